@@ -108,11 +108,14 @@ def _disagreement(found: Answer, target: TargetRow | None, runs: GroupedRuns) ->
 
 
 def _flips(found: Answer) -> list[_Flip]:
-    """Disagreements about who is cheapest by a cost, those of two winners first, then by size."""
+    """Disagreements about who is cheapest by a cost, those of two winners first, then by size.
+
+    Of several that tie for the cheapest, each is one: another cost may contradict any of them.
+    """
     costs = [cost for cost in found["costs"] if _differs(cost)]
     flips = []
     for first, second in combinations(costs, 2):
-        leading = dict.fromkeys(str(cost["winner"]) for cost in (first, second) if cost["winner"] is not None)
+        leading = dict.fromkeys(label for cost in (first, second) for label in _cheapest_by(cost))
         for one in leading:
             for two in found["labels"]:
                 by_first, by_second = _size(first, one, two), _size(second, one, two)
@@ -124,15 +127,24 @@ def _flips(found: Answer) -> list[_Flip]:
     return sorted(flips, key=lambda flip: flip.size, reverse=True)
 
 
+def _cheapest_by(cost: AnswerCost) -> list[str]:
+    """All labels of the least rank."""
+    least = min(rank for rank in cost["ranks"].values() if rank is not None)
+    return [label for label, rank in cost["ranks"].items() if rank == least]
+
+
 def _size(cost: AnswerCost, one: str, two: str) -> float | None:
     """The logarithm of how many times as much one costs; None if either has no rank."""
     ranks = cost["ranks"][one], cost["ranks"][two]
     if None in ranks:
         return None
     a, b = cost["amounts"][one], cost["amounts"][two]
-    if a is None or b is None or a <= 0 or b <= 0:
-        return float((ranks[0] or 0) - (ranks[1] or 0)) * 1e-9
-    return math.copysign(abs(math.log(a / b)), (ranks[0] or 0) - (ranks[1] or 0))
+    apart = (ranks[0] or 0) - (ranks[1] or 0)
+    if a is None or b is None or a < 0 or b < 0:  # no number of times
+        return float(apart) * 1e-9
+    if a == 0 or b == 0:
+        return math.copysign(math.inf, apart) if apart else 0.0
+    return math.copysign(abs(math.log(a / b)), apart)
 
 
 def _flip_text(flip: _Flip, ratios: tuple[Spread, Spread] | None) -> str:
@@ -143,7 +155,8 @@ def _flip_text(flip: _Flip, ratios: tuple[Spread, Spread] | None) -> str:
         times = None if a is None or b is None else ratio(a, b)
         if times and (times > 1) == (place == 0):  # more of it is better: the first is what `one` is cheaper by
             times = 1 / times
-        shares.append(_interval(ratios[place]) if ratios else "unknown" if times is None else format_number(times))
+        number = "unknown" if times is None else "infinitely many" if times == math.inf else format_number(times)
+        shares.append(_interval(ratios[place]) if ratios else number)
     return (
         f"Costs disagree: {quote(flip.one, 30)} costs {shares[0]} times what {quote(flip.two, 30)} does by "
         f"{flip.first['label']}, and {shares[1]} times by {flip.second['label']}"

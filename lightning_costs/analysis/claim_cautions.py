@@ -39,11 +39,14 @@ def early_leads(
 
     A short schedule, a learning rate that decays soon and a low weight decay lead early and lose late (the paper's
     figures 2 and 3). An early lead is reported if it covers `EARLY_SHARE` of the range of qualities, by some counter.
+    A row of a table, evaluated once, has no course in which it could lead.
     """
     rows = {run["label"]: run for run in runs}
     if not best or len(sweep["targets"]) < 2:
         return []
     late = rows[best[0]]
+    if late["evaluations"] < 2:
+        return []
     targets = np.array(sweep["targets"])
     widths = np.abs(np.diff(targets, prepend=targets[0]))
     whole = float(widths.sum())
@@ -55,7 +58,7 @@ def early_leads(
         theirs = table[list(rows).index(late["label"])]
         ahead = table < theirs
         for label, row, share in zip(rows, ahead, (ahead @ widths) / whole, strict=True):
-            if share >= EARLY_SHARE and label not in best:
+            if share >= EARLY_SHARE and label not in best and rows[label]["evaluations"] > 1:
                 leads.setdefault(label, {})[name] = (float(share), float(targets[np.flatnonzero(row)[-1]]))
     found = []
     # A difference in schedule explains a lead: such runs come first, then those that lead furthest.
@@ -64,13 +67,14 @@ def early_leads(
     for label in ordered[:_EARLY_TOLD]:
         early, by = rows[label], leads[label]
         upto = max((upto for _, upto in by.values()), key=lambda value: value if metric.mode == "max" else -value)
+        there = [name for name, (_, own) in by.items() if own == upto]
         differences = shaped[label]
         why = f"; they differ in {', '.join(differences[:4])}" if differences else ""
         found.append(
             caution(
                 "early_lead",
-                f"{quote(label)} leads early and loses late: up to {metric.monitor} {upto:.4g} it needs less than "
-                f"{quote(late['label'])} by {_listed(list(by))}, and ends at {early['best_quality']:.4g} against "
+                f"{quote(label)} leads early and loses late: to reach {metric.monitor} {upto:.4g} it needs less than "
+                f"{quote(late['label'])} by {_listed(there)}, and its best is {early['best_quality']:.4g} against "
                 f"{late['best_quality']:.4g}{why}",
                 [label, late["label"]],
                 section="2.1",
@@ -109,7 +113,10 @@ def single_family_leads(families: Families) -> list[Caution]:
                     "one_indicator",
                     f"that {quote(label)} is the efficient one is supported by {led[0]} alone, of "
                     f"{families['contested']} families of indicators that differ: "
-                    + "; ".join(f"by {family} {list_runs(who, 2)} leads" for family, who in list(others.items())[:3]),
+                    + "; ".join(
+                        f"by {family} {list_runs(who, 2)} lead{'s' if len(who) == 1 else ''}"
+                        for family, who in list(others.items())[:3]
+                    ),
                     [label],
                     family=led[0],
                     others=others,

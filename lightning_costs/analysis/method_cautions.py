@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 from lightning_costs.analysis.schema import Caution, Declaration, RunRow
 from lightning_costs.analysis.text import NAMED, caution, list_runs, quote
@@ -19,7 +18,9 @@ _MORE_WORK = 1.4
 
 def methods(runs: Sequence[RunRow]) -> list[Caution]:
     """A word on each indicator whose readings were got in different ways, and one on runs that say it of none."""
-    silent = [run["label"] for run in runs if not run["methods"]]
+    # A run without any reading has nothing to be compared by, however it was measured.
+    known = [run for run in runs if any(amount is not None for amount in run["final"].values())]
+    silent = [run["label"] for run in known if not run["methods"]]
     telling = [run for run in runs if run["methods"]]
     found = []
     if silent and telling:
@@ -115,12 +116,7 @@ def estimates(runs: Sequence[RunRow], declared: Mapping[str, Declaration]) -> li
             for label, amount, interval in known
             if amount is not None
         )
-        near = {
-            label
-            for (low, high, one), (next_low, next_high, other) in pairwise(ends)
-            if next_low <= high and (high > low or next_high > next_low)
-            for label in (one, other)
-        }
+        near = _overlapping(ends)
         if near:
             overlapping.setdefault(tuple(run["label"] for run in runs if run["label"] in near), []).append(name)
     return [
@@ -134,6 +130,18 @@ def estimates(runs: Sequence[RunRow], declared: Mapping[str, Declaration]) -> li
         )
         for labels, names in overlapping.items()
     ]
+
+
+def _overlapping(ends: Sequence[tuple[float, float, str]]) -> set[str]:
+    """Labels whose interval shares a point with another one's, of intervals in ascending order of their lower ends."""
+    near: set[str] = set()
+    furthest: tuple[float, float, str] | None = None
+    for low, high, label in ends:
+        if furthest is not None and low <= furthest[1] and (high > low or furthest[1] > furthest[0]):
+            near |= {label, furthest[2]}
+        if furthest is None or high > furthest[1]:
+            furthest = low, high, label
+    return near
 
 
 def lower_bounds(records: Sequence[RunRecord], runs: Sequence[RunRow]) -> list[Caution]:

@@ -144,7 +144,10 @@ def _by_setting(runs: Sequence[RunRecord]) -> list[str] | None:
     names: dict[str, str] = {}
     groups = []
     for run, with_seed in zip(runs, seeded, strict=True):
-        key = repr(sorted(_setup(run).items(), key=lambda item: item[0])) if with_seed else f"run {run.id}"
+        setup = _setup(run)
+        if _is_published(run):  # of its setup the name may be all that is known
+            setup |= {"": _without_seed(run.name)}
+        key = repr(sorted(setup.items(), key=lambda item: item[0])) if with_seed else f"run {run.id}"
         if key not in names:
             name, number = _without_seed(run.name), 2
             while name in names.values():
@@ -162,6 +165,11 @@ _WAYS: tuple[tuple[str, str, str, _Way], ...] = (
     ("name but for its seed", "the seed in their names", "--group name~PATTERN", _by_name),
     ("setup but for its seed", "the seed among their settings", "", _by_setting),
 )
+
+
+def _is_published(run: RunRecord) -> bool:
+    """Whether a run is a row of a published table."""
+    return "published" in str((run.header.get("setup") or {}).get("origin"))
 
 
 def _without_seed(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast, get_args
@@ -29,6 +29,15 @@ _RATE = re.compile(r"_per_s(?:ec|econd)?(?:s|_|\b)|/ ?s(?:ec|econd)?\b|throughpu
 _HEADING = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 #: Short words in brackets that mean too much to be taken for a unit: billions or bytes, metres or thousandths.
 _UNCLEAR = ("B", "m", "d", "t", "g", "n", "u", "P", "E")
+#: Units of what comes in whole numbers. A broken amount below `_LEAST_BROKEN` is in thousands or millions: a mean over
+#: runs may be broken, and is large.
+_WHOLE = ("params", "flop", "mac", "bytes", "samples", "tokens", "elements")
+_LEAST_BROKEN = 1000
+#: Of a fraction's peaks and denominators some are estimates: it may be somewhat above 1, and not 45.2.
+_MOST_FRACTION = 1.5
+#: Operations as headings have them: GFLOPs, gflops, GMACs, Gmac.
+_OPERATIONS = re.compile(r"([kmgtpe])(flop|mac)s?", re.IGNORECASE)
+_BYTES = re.compile(r"([kmgtp])(i?)b", re.IGNORECASE)
 _FAMILIES = {
     "s": "time",
     "j": "energy",
@@ -130,9 +139,8 @@ def cost_columns(columns: Sequence[str], reading: ReadOptions, *, kind: Kind, lo
     for cost in reading.costs:
         if cost.column in columns:
             reading.seen.costs.add(cost.name)
-            if not {cost.name, cost.column} & units.keys() and (unit := unit_of_heading(cost)) is not None:
-                units[cost.name] = unit
-                reading.seen.notes[f"{cost.column!r} is read in {unit}, as its heading says"] = None
+            if not {cost.name, cost.column} & units.keys():
+                units |= _units_of_heading(cost, reading.seen)
             found[cost.name] = _declared(cost, units, kind, named=True)
     if log:
         for column in columns:
@@ -206,22 +214,156 @@ def _declared(cost: CostSpec, units: Mapping[str, str], kind: Kind, *, named: bo
     return CostColumn(column=cost.column, factor=factor, declared=Declaration(**fields))
 
 
+def _units_of_heading(cost: CostSpec, seen: Seen) -> dict[str, str]:
+    """The unit of a cost as its heading states it, and a note if that changes its numbers or is not understood."""
+    own = _own_unit(cost)
+    unit = unit_of_heading(cost)
+    if unit is None:
+        if own in UNITS and (heading := _HEADING.search(cost.column)) is not None:
+            text = heading[1].strip()
+            seen.notes[f"{cost.column!r} is read in {own}: {text!r} in its heading is no unit known here"] = None
+        return {}
+    if parse_unit(unit) not in ((own, 1.0), ("", 1.0)):
+        seen.notes[f"{cost.column!r} is read in {unit}, as its heading says"] = None
+    return {cost.name: unit}
+
+
+def _own_unit(cost: CostSpec) -> str:
+    """The unit that a cost's name says; the name itself if it says none."""
+    known = known_columns().get(cost.name)
+    return known.unit if known else unit_of_name(cost.name)
+
+
+def refuse_other_unit(cost: CostColumn, amounts: Sequence[float | None], where: Callable[[int], str]) -> None:
+    """Refuse amounts that are in another unit than they are read in: 25.56 are no parameters, 45.2 is no share.
+
+    Raises:
+        ValueError: Names the first of them, by `where` of its place, and says what to give.
+    """
+    name, unit = cost.declared.name, cost.declared.unit
+    if cost.factor != 1.0 or not (unit in _WHOLE or unit == "fraction"):
+        return
+    for at, amount in enumerate(amounts):
+        if amount is None or not math.isfinite(amount):
+            continue
+        if unit == "fraction" and amount > _MOST_FRACTION:
+            why, example = "a fraction is at most 1", "%"
+        elif unit in _WHOLE and 0 < amount < _LEAST_BROKEN and amount != round(amount):
+            why, example = f"{unit} are whole numbers", "GB" if unit == "bytes" else "M"
+        else:
+            continue
+        raise ValueError(
+            f"{where(at)}: {cost.column} is {amount:g}, and {why}: say the unit of its numbers, "
+            f"such as --unit {name}={example}"
+        )
+
+
 def unit_of_heading(cost: CostSpec) -> str | None:
-    """The unit in brackets behind a column's name; None if there is none, or none that fits the cost.
+    """The unit that a column's name states for a cost, in brackets or as its last word; None if it states none.
+
+    Raises:
+        ValueError: The brackets hold a unit that the cost cannot have, or one that may be two.
 
     Example:
-        >>> [unit_of_heading(CostSpec(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "GB")]
-        ['M', None, None]
+        >>> [unit_of_heading(CostSpec(name="params", column=f"Params ({unit})")) for unit in ("M", "B", "total")]
+        ['M', 'billions', None]
+        >>> [unit_of_heading(CostSpec(name="train_s", column=column)) for column in ("GPU hours", "wall_ms", "time")]
+        ['hours', 'ms', None]
         >>> unit_of_heading(CostSpec(name="latency", column="Latency [ms]"))
         'ms'
     """
+    own = _own_unit(cost)
     heading = _HEADING.search(cost.column)
-    text = heading[1].strip() if heading else ""
-    if not text or text in _UNCLEAR:
+    if heading is None:
+        return None if cost.name == cost.column or own not in UNITS else _unit_of_words(cost, own)
+    text = heading[1].strip()
+    if own not in UNITS:  # the name of the cost says nothing of its unit
+        if text in _UNCLEAR:
+            return None
+        return text if parse_unit(text).unit in ("", *UNITS) else None
+    if (unit := _fitting(text, own)) is not None:
+        return unit
+    if (stated := _stated(text)) is not None:
+        raise ValueError(_say_the_unit(cost, own, f"its heading says {stated}"))
+    words = {_fitting(word, own) for word in re.split(r"[\s,;_-]+", text) if len(word) > 1} - {None}
+    return words.pop() if len(words) == 1 else None
+
+
+def _unit_of_words(cost: CostSpec, own: str) -> str | None:
+    """The unit in a heading without brackets: its last word, or the one before 'per', as in ms_per_image."""
+    words = re.sub(r"[_\-.\s]+", " ", cost.column).strip()
+    rate = re.search(r"(\S+?) ?(?:/ ?| per )(?:s|sec|second)$", words, re.IGNORECASE)
+    if rate is not None:
+        return _fitting(f"{rate[1]}/s", own)
+    word = re.split(r" per |/", words)[0].rpartition(" ")[2]
+    if (unit := _fitting(word, own)) is None and (stated := _stated(word)) is not None and _miscounted(stated, own):
+        raise ValueError(_say_the_unit(cost, own, f"its heading says {stated}"))
+    return unit
+
+
+def _fitting(text: str, own: str) -> str | None:
+    """A unit of a heading as `parse_unit` reads it for a cost in `own`; None if it is none, or none of that."""
+    base = own.removesuffix("_per_s")
+    if (operations := _OPERATIONS.fullmatch(text)) is not None and base in ("flop", "mac"):
+        # People write GFLOPS for a number of operations as for a rate of them: which it is, the cost's name says.
+        if base == "flop" and operations[2].lower() == "mac":
+            return None
+        return f"{operations[1].upper().replace('K', 'k')}{base.upper()}{'/s' if own != base else ''}"
+    if own == "s" and text.lower() in ("m", "m."):
         return None
-    unit, known = parse_unit(text).unit, known_columns().get(cost.name)
-    fits = (unit in ("", known.unit)) if known else unit in ("", *UNITS)
-    return text if fits else None
+    counted = base in (*COUNTS, "flop", "mac")
+    if len(text) == 1 and (counted or base == "bytes") and (prefix := _prefix(text, counted=counted)) is not None:
+        return prefix
+    for spelled in dict.fromkeys((text, text.lower(), _recased(text))):
+        try:
+            unit = parse_unit(spelled).unit
+        except ValueError:
+            continue
+        if unit == own or (unit == "" and (len(text) > 1 or text in ("k", "K", "M", "G", "T"))):
+            return spelled
+    return None
+
+
+def _prefix(letter: str, *, counted: bool) -> str | None:
+    """One letter of thousands, millions, billions and trillions, in either case."""
+    prefixes = {"k": "k", "m": "M", "g": "G", "t": "T"} | ({"b": "billions"} if counted else {})
+    return prefixes.get(letter.lower())
+
+
+def _recased(text: str) -> str:
+    """A unit in the case that it is written in: kwh, gb, gib, kg. Milli and mega are told apart by nothing else."""
+    found = _BYTES.fullmatch(text)
+    if found is not None:
+        return f"{found[1].upper()}{'i' if found[2] else ''}B"
+    return {"kwh": "kWh", "wh": "Wh", "gwh": "GWh", "kj": "kJ", "gj": "GJ", "kw": "kW"}.get(text.lower(), text)
+
+
+def _stated(text: str) -> str | None:
+    """The unit of the package that a heading states, whatever the cost is; None if it states none."""
+    if _OPERATIONS.fullmatch(text):
+        return text
+    if len(text) < 2:
+        return text if text in _UNCLEAR else None
+    for spelled in (text, _recased(text)):
+        try:
+            if parse_unit(spelled).unit in UNITS:
+                return text
+        except ValueError:
+            return text
+    return None
+
+
+def _miscounted(stated: str, own: str) -> bool:
+    """Whether a heading says multiply-accumulates where operations are asked for, or a time of two meanings."""
+    operations = _OPERATIONS.fullmatch(stated)
+    return (operations is not None and own in ("flop", "mac")) or (own == "s" and stated == "m")
+
+
+def _say_the_unit(cost: CostSpec, own: str, why: str) -> str:
+    return (
+        f"--cost {cost.name}={cost.column}: {cost.name} is in {own} and {why}; "
+        f"say the unit of its numbers: --unit {cost.name}=UNIT"
+    )
 
 
 def family_of(unit: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord
-from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, known_columns
+from lightning_costs.sources.cells import hint, numbers
+from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, known_columns, refuse_other_unit
+from lightning_costs.sources.delimited import ROW, Texts, read_delimited
 from lightning_costs.sources.imported import (
     describe_decrease,
     finite_or_none,
@@ -20,6 +20,7 @@ from lightning_costs.sources.imported import (
     make_imported_run,
     number,
 )
+from lightning_costs.storage.loggers import PREFIX
 from lightning_costs.storage.paths import SourcePath
 from lightning_costs.storage.run_folder.frames import as_frame
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import polars
 
 METRICS = "metrics.csv"
+_STEP = "step"
 #: Columns of a logger's row that are neither costs nor metrics.
 BOOKKEEPING = ("step", "_step", "_runtime", "_timestamp", "trainer/global_step", "epoch", "time", "trigger")
 
@@ -45,19 +47,61 @@ class LoggedRun:
 
 
 def read_csv_logger(folder: SourcePath, reading: ReadOptions) -> RunRecord:
-    """The run of a CSVLogger's folder, `metrics.csv` in it."""
-    rows: list[Mapping[str, object]] = list(
-        csv.DictReader(io.StringIO(folder.joinpath(METRICS).read().decode("utf-8-sig", "replace")))
-    )
+    """The run of a CSVLogger's folder, `metrics.csv` in it.
+
+    Raises:
+        ValueError: It is no table, has no steps, or a step, a value of the monitor or a cost is no number.
+    """
+    rows = _rows(folder.joinpath(METRICS), reading)
     name = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name
     return run_of_log(
-        LoggedRun(rows=rows, step="step", stamped=True, totals={}),
+        LoggedRun(rows=rows, step=_STEP, stamped=True, totals={}),
         reading,
         run_id=name,
         name=name,
         source=f"{name}/{METRICS}",
         setup={"origin": "CSVLogger, setup unknown", **_hparams(folder)},
     )
+
+
+def _rows(file: SourcePath, reading: ReadOptions) -> list[Mapping[str, object]]:
+    """The numbers of each row, read as those of a table are: in any encoding, with any separator and decimal mark."""
+    texts = _whole_rows(file)
+    reading.seen.notes |= dict.fromkeys(texts.notes)
+    frame = texts.frame
+    if _STEP not in frame.columns:
+        raise ValueError(
+            f"{file} has no column {_STEP!r}, as CSVLogger's have; give the file itself, and it is read as a table: "
+            "--step-column COLUMN says what its steps are"
+        )
+    asked = {_STEP, reading.monitor, *(cost.column for cost in reading.costs)}
+    rows: list[dict[str, object]] = [{} for _ in range(frame.height)]
+    for column in frame.columns:
+        if column == ROW:
+            continue
+        found = numbers(frame[column], reading.decimal)
+        if column in asked and found.wrong.any():
+            cell = str(frame[column].filter(found.wrong)[0]).strip()
+            raise ValueError(
+                f"{file}, row {frame[ROW].filter(found.wrong)[0]}: {column} is {cell[:40]!r}, expected a number"
+                f"{hint(cell, reading.decimal)}"
+            )
+        for row, value in zip(rows, found.values.to_list(), strict=True):
+            row[column] = value
+    return list(rows)
+
+
+def _whole_rows(file: SourcePath) -> Texts:
+    """The table of the file; a last row that is torn, as a killed process leaves it, is left out."""
+    content = file.read()
+    try:
+        return read_delimited(str(file), content, tabs=False)
+    except ValueError:
+        whole, end, torn = content.rpartition(b"\n")
+        if not (end and torn):
+            raise
+        texts = read_delimited(str(file), whole + end, tabs=False)
+        return Texts(texts.frame, [*texts.notes, f"{file}: its last row is torn and was left out"])
 
 
 def _hparams(folder: SourcePath) -> dict[str, Any]:
@@ -94,14 +138,20 @@ def run_of_log(log: LoggedRun, reading: ReadOptions, *, run_id: str, name: str, 
     for cost in costs:
         column = cost.declared.name
         values = [_amount(point, cost, log) for point in points]
+        if PREFIX not in cost.column:  # what the package logged has its unit in its name
+            refuse_other_unit(cost, values, lambda at: f"{source}, step {points[at]['step']:.0f}")
         total = finite_or_none(number(log.totals.get(cost.column)))
+        if total is not None and _is_stamp(cost, log):
+            total += 1.0
         if cost.declared.kind == "static":
             seen = [value for value in values if value is not None]
             statics[column] = total * cost.factor if total is not None else seen[-1] if seen else None
             continue
         if cost.declared.kind == "counter" and (fall := first_decrease(values)) is not None:
             at, before, after = fall
-            missing[column] = f"{describe_decrease(column, before, after)} (at step {points[at]['step']} of {source})"
+            missing[column] = (
+                f"{describe_decrease(column, before, after)} (at step {points[at]['step']:.0f} of {source})"
+            )
             values = [None] * len(values)
         elif total is not None and cost.declared.kind == "counter":
             values = _ended(values, total * cost.factor)
@@ -170,8 +220,13 @@ def _of_the_log_itself(log: LoggedRun, columns: Sequence[str], costs: Sequence[C
     return found
 
 
+def _is_stamp(cost: CostColumn, log: LoggedRun) -> bool:
+    """Whether a cost is the number of steps, which is one more than the stamp of the last."""
+    return cost.column == log.step and cost.declared.name == "steps"
+
+
 def _amount(point: Mapping[str, Any], cost: CostColumn, log: LoggedRun) -> Amount:
-    if cost.column == log.step and cost.declared.name == "steps":
+    if _is_stamp(cost, log):
         return float(point["step"]) + 1.0
     amount = finite_or_none(point.get(cost.column))
     return None if amount is None else amount * cost.factor

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -151,13 +153,18 @@ def _asked(store: sqlite3.Connection, experiment: str) -> list[TrackedRun] | Non
     runs = []
     for run_id, name, status, began in store.execute(about, held).fetchall():
         readings = [
-            Reading(key, step, float("nan") if is_nan else value, time / 1000)
+            Reading(key, step, float("nan") if is_nan else _value(value), time / 1000)
             for key, step, value, time, is_nan in store.execute(measured, (run_id,))
         ]
         params = dict(store.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)).fetchall())
         tags = dict(store.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,)).fetchall())
         runs.append(_tracked(run_id, name or "", str(status).lower(), began, readings, params, tags))
     return runs
+
+
+def _value(stored: float) -> float:
+    """A value as it was logged: MLflow's databases hold the largest finite number in the place of infinity."""
+    return math.copysign(math.inf, stored) if abs(stored) == sys.float_info.max else stored
 
 
 # A server -----------------------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ def _all_runs(client: Any, experiment_id: str) -> Iterator[Any]:
 
 def _of_client(client: Any, run: Any) -> TrackedRun:
     histories = [client.get_metric_history(run.info.run_id, key) for key in run.data.metrics]
-    readings = [Reading(m.key, m.step, m.value, m.timestamp / 1000) for history in histories for m in history]
+    readings = [Reading(m.key, m.step, _value(m.value), m.timestamp / 1000) for history in histories for m in history]
     readings.sort(key=lambda each: each.time_s or 0.0)
     info = run.info
     name = info.run_name or ""

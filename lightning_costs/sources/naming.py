@@ -23,7 +23,7 @@ _MORE = (
     *("algorithm", "algo", "optimizer", "architecture", "arch", "network", "submission", "config", "group"),
     *("workload", "task", "env", "benchmark", "study", "trial"),
 )
-_SEEDS = ("run_id", "seed", "replicate", "repetition", "fold")
+SEEDS = ("run_id", "seed", "replicate", "repetition", "fold")
 STEP_COLUMNS = ("step", "global_step", "trainer/global_step", "_step", "iteration", "iter", "epoch")
 #: Asks for the file's folder in place of a column.
 FOLDER = "folder"
@@ -80,16 +80,16 @@ def run_names(frame: polars.DataFrame, reading: ReadOptions, step: str | None, p
                 f"or several together: run_column=, --run-column; '{FOLDER}' is the file's folder"
             )
         return Names(columns=(first,))
-    usual += [c for c in _of_names(frame, (*_MORE, *_SEEDS)) if c not in taken]
+    usual += [c for c in _of_names(frame, (*_MORE, *SEEDS)) if c not in taken]
     first = next((c for c in usual if c in texts), first)
     first = first or next((c for c in texts if _may_be_names(frame[c])), None)
     columns = [] if first is None else [first]
     for column in usual:
         if column not in columns and _count(frame, [*columns, column]) > _count(frame, columns):
             columns.append(column)
-    seeds = [c for c in columns[1:] if c.lower() in _SEEDS or (c.lower() in RUN_COLUMNS and c not in texts)]
+    seeds = [c for c in columns[1:] if c.lower() in SEEDS or (c.lower() in RUN_COLUMNS and c not in texts)]
     if first is None:
-        seeds = [c for c in columns if c.lower() in _SEEDS]
+        seeds = [c for c in columns if c.lower() in SEEDS]
     return Names(columns=tuple(columns), seeds=tuple(seeds), file=_path(place) if first is None else "")
 
 

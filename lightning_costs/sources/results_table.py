@@ -12,13 +12,14 @@ from lightning_costs.records.formatting import format_number
 from lightning_costs.records.printable import printable
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.cells import EMPTY, Numbers, hint, numbers
-from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, not_there
+from lightning_costs.sources.columns import CostColumn, ReadOptions, cost_columns, not_there, refuse_other_unit
 from lightning_costs.sources.delimited import ROW, read_delimited
 from lightning_costs.sources.imported import PUBLISHED, describe_decrease, make_imported_run
 from lightning_costs.sources.naming import (
     FOLDER,
     RUN,
     RUN_COLUMNS,
+    SEEDS,
     Names,
     check_one_run_each,
     named,
@@ -34,8 +35,15 @@ if TYPE_CHECKING:
 
 #: The order of runs beside columns of the table, under a name that no table has.
 _AT = "\0at"
-#: Facts of a run that its header has a place for.
-_HEADER = ("group", "status")
+#: Facts of a run that its header has a place for, in any case; W&B's export calls a status so.
+_HEADER = {"group": "group", "status": "status", "state": "status"}
+#: What people call the package's statuses.
+_STATUS = {
+    **dict.fromkeys(("finished", "completed", "complete", "done", "success", "succeeded", "ok"), "finished"),
+    **dict.fromkeys(("failed", "failure", "error", "aborted"), "failed"),
+    **dict.fromkeys(("killed", "crashed", "timeout", "cancelled", "canceled", "preempted"), "killed"),
+    **{"interrupted": "interrupted", "running": "running", "unknown": "unknown"},
+}
 _NEVER = "never: it did not reach the target, as the table says (inf)"
 #: A cost to a target, which is infinite for a run that never reached it.
 _TO_TARGET = re.compile(r"(?:^|[\W_])(?:to|until|till|reach(?:ed)?|target|ttt|tta)(?:[\W_]|$)", re.IGNORECASE)
@@ -64,18 +72,18 @@ def read_results_table(place: SourcePath, reading: ReadOptions) -> list[RunRecor
     _all_found(columns, reading, costs, place)
     _no_name_of_ours(costs, reading.monitor, place)
     used = {*names.columns, step, *(cost.column for cost in costs)}
-    taken = {*used, *(cost.declared.name for cost in costs), *OWN, *_HEADER}
+    taken = {*used, *(cost.declared.name for cost in costs), *OWN, *(c for c in columns if c.lower() in _HEADER)}
     metrics = _metrics(frame, columns, reading, taken)
     of_name = set(names.columns) if len(names.columns) == 1 else {None}
     facts = [c for c in columns if c not in of_name | {step, *metrics, *(cost.column for cost in costs)}]
     table = _Table(place, reading, frame, names, runs, step, curves, costs, metrics, facts)
     if curves and step is not None:
-        _one_run_each(table, step, [c for c in columns if c not in {*used, "status"}])
+        _one_run_each(table, step, [c for c in columns if c not in used and _HEADER.get(c.lower()) != "status"])
     data = _numbers(table)
     if not curves:
         return _rows(table, data)
     groups = {}
-    if names.seeds and "group" not in columns:
+    if names.seeds and "group" not in map(str.lower, columns):
         methods = [column for column in names.columns if column not in names.seeds]
         groups = dict(zip(runs, named(frame, names, methods, place), strict=True)) if methods or names.file else {}
     return _curves(table, data, groups)
@@ -153,6 +161,9 @@ def _rows(table: _Table, data: polars.DataFrame) -> list[RunRecord]:
     finite = [polars.when(polars.col(name).is_finite()).then(name).alias(name) for name in table.kept]
     points = data.select("step", "epoch", "time", "trigger", *finite, *table.metrics)
     facts_by_row = table.frame.select(table.facts).to_dicts() if table.facts else [{}] * data.height
+    # Rows of one name that have seeds are runs of one method, as in curves; what else they differ in, groups check.
+    grouped = table.runs.n_unique() < data.height and any(c.lower() in SEEDS for c in table.facts)
+    grouped &= "group" not in map(str.lower, table.facts)
     return [
         table.run(
             points[at],
@@ -161,6 +172,7 @@ def _rows(table: _Table, data: polars.DataFrame) -> list[RunRecord]:
             facts,
             statics={name: amounts[name] if math.isfinite(amounts[name] or 0.0) else None for name in table.fixed},
             missing={n: _NEVER for n in (*table.kept, *table.fixed) if not math.isfinite(amounts[n] or 0.0)},
+            **({"group": amounts[RUN]} if grouped else {}),
         )
         for at, (amounts, facts) in enumerate(zip(data.to_dicts(), facts_by_row, strict=True))
     ]
@@ -209,8 +221,14 @@ def _about(facts: Mapping[str, Any]) -> dict[str, Any]:
     known = {
         key: value for key, value in facts.items() if value is not None and str(value).strip().lower() not in EMPTY
     }
-    header = {key: str(known[key]) for key in _HEADER if key in known}
-    return {"setup": {"origin": PUBLISHED, **{k: v for k, v in known.items() if k not in _HEADER}}, **header}
+    header: dict[str, str] = {}
+    for column, value in known.items():
+        place = _HEADER.get(column.lower())
+        told = str(value).strip() if place == "group" else _STATUS.get(str(value).strip().lower())
+        if place is not None and told is not None:
+            header.setdefault(place, told)
+    setup = {k: v for k, v in known.items() if _HEADER.get(k.lower()) not in header}
+    return {"setup": {"origin": PUBLISHED, **setup}, **header}
 
 
 def _frame(place: SourcePath, reading: ReadOptions) -> polars.DataFrame:
@@ -268,8 +286,11 @@ def _numbers(table: _Table) -> polars.DataFrame:
 
     frame, step, names, decimal = table.frame, table.step, table.runs, table.reading.decimal
 
+    def where_at(row: int) -> str:
+        return f"{table.place}, row {frame[ROW][row]} (run {str(names[row])[:60]!r})"
+
     def where(rows: polars.Series) -> str:
-        return f"{table.place}, row {frame[ROW].filter(rows)[0]} (run {str(names.filter(rows)[0])[:60]!r})"
+        return where_at(int(rows.arg_true()[0]))
 
     def column(name: str) -> Numbers:
         found = numbers(frame[name], decimal)
@@ -300,7 +321,9 @@ def _numbers(table: _Table) -> polars.DataFrame:
     for cost in table.costs:
         found = column(cost.column)
         shares = found.percent and cost.declared.unit == "fraction"  # '75%' in a column of per cent is no 0.0075
-        amounts = found.values.fill_nan(None) * (1.0 if shares else cost.factor)
+        if not found.percent:
+            refuse_other_unit(cost, found.values.to_list(), where_at)
+        amounts = _converted(found.values.fill_nan(None), 1.0 if shares else cost.factor)
         endless = amounts.is_infinite().fill_null(value=False)
         named_so = _TO_TARGET.search(f"{cost.declared.name} {cost.column}") is not None
         if named_so and (not table.curves or cost.declared.kind == "static"):
@@ -312,6 +335,16 @@ def _numbers(table: _Table) -> polars.DataFrame:
             )
         columns.append(amounts.rename(cost.declared.name))
     return polars.DataFrame(columns + [column(name).values.alias(name) for name in table.metrics])
+
+
+def _converted(amounts: polars.Series, factor: float) -> polars.Series:
+    """Amounts in our unit, in fifteen digits: 4.1 G is 4.1e9, the number that other sources write out."""
+    import polars
+
+    if factor == 1.0:
+        return amounts
+    exact = [None if amount is None else float(f"{amount * factor:.15g}") for amount in amounts.to_list()]
+    return polars.Series(amounts.name, exact, polars.Float64)
 
 
 def _one_per_step(data: polars.DataFrame, values: Sequence[str], place: SourcePath) -> polars.DataFrame:

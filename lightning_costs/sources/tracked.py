@@ -12,8 +12,11 @@ from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.columns import ReadOptions
 from lightning_costs.sources.csv_logger import LoggedRun, run_of_log
-from lightning_costs.sources.imported import unmeasured
+from lightning_costs.sources.imported import number, unmeasured
 from lightning_costs.storage.loggers import PREFIX
+
+#: Readings of one step that are no further apart were logged together.
+_TOGETHER_S = 1.0
 
 
 class Reading(NamedTuple):
@@ -63,8 +66,9 @@ def run_of_tracker(tracked: TrackedRun, reading: ReadOptions) -> RunRecord:
         header["hyperparameters"] = params
     if began_s is not None:
         header["created"] = datetime.fromtimestamp(began_s, UTC).isoformat(timespec="seconds")
+    rows = _rows(tracked, began_s, reading.monitor)
     run = run_of_log(
-        LoggedRun(rows=_rows(tracked, began_s), step="step", stamped=False, totals={}),
+        LoggedRun(rows=rows, step="step", stamped=False, totals=_ended(tracked, began_s, rows)),
         reading,
         run_id=tracked.run_id,
         name=tracked.name,
@@ -78,15 +82,30 @@ def run_of_tracker(tracked: TrackedRun, reading: ReadOptions) -> RunRecord:
     return unmeasured(run, f"logged to {tracked.tracker} without lightning-costs: its costs were not measured")
 
 
-def _rows(tracked: TrackedRun, began_s: float | None) -> list[Mapping[str, object]]:
+def _rows(tracked: TrackedRun, began_s: float | None, monitor: str | None) -> list[Mapping[str, object]]:
+    """A row per step, with its metrics' last values and the time of the monitored one, else of the last of all.
+
+    Other metrics may count steps of their own, as MLflow's of the system do, or none: such are logged at step 0.
+    """
+    timed = {each.metric for each in tracked.readings if each.metric == monitor}
     rows: dict[int, dict[str, object]] = {}
     for metric, step, value, time_s in tracked.readings:
         row = rows.setdefault(step, {"step": step})
         row[metric] = value
-        if time_s is not None and began_s is not None:
+        if time_s is not None and began_s is not None and metric in (timed or (metric,)):
             row["_runtime"] = max(time_s - began_s, float(str(row.get("_runtime", 0.0))))
     ordered: list[Mapping[str, object]] = [rows[step] for step in sorted(rows)]
     return ordered
+
+
+def _ended(tracked: TrackedRun, began_s: float | None, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Seconds until the last reading of any metric, unless that was logged with the last row's."""
+    times_s = [each.time_s for each in tracked.readings if each.time_s is not None]
+    if began_s is None or not times_s:
+        return {}
+    runtime_s = max(0.0, max(times_s) - began_s)
+    last_s = number(rows[-1].get("_runtime"))
+    return {} if last_s is not None and runtime_s - last_s < _TOGETHER_S else {"_runtime": runtime_s}
 
 
 def selected(runs: Iterable[TrackedRun], wanted: str | None, path: str) -> list[TrackedRun]:

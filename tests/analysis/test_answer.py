@@ -191,6 +191,19 @@ def test_all_costs_are_not_claimed_if_another_shares_the_first_place_of_one():
     assert "'b' is cheapest by all 3 costs that differ (train s, flop and params)" in said
 
 
+@pytest.mark.parametrize("least", [1.0, 0.0])
+def test_those_who_tie_for_the_cheapest_are_contradicted_by_another_cost(least: float) -> None:
+    amounts = {"a": (least, 30.0), "b": (least, 30.0), "c": (2.0, 10.0), "d": (2.0, 10.0)}
+    runs = [
+        make_run(name, quality=[0.7], costs={"train_s": [seconds]}, statics={"params": params})
+        for name, (params, seconds) in amounts.items()
+    ]
+    said = compare(runs, targets=[0.7]).answer["sentences"][2]
+    times = "2" if least else "infinitely many"
+    start = f"Costs disagree: 'c' costs 0.333 times what 'a' does by train s, and {times} times by params"
+    assert said.startswith(start)
+
+
 def test_a_difference_of_a_few_per_cent_is_no_disagreement():
     runs = [
         make_run(n, costs={"flop": [1.0, f], "train_s": [1.0, t]}) for n, f, t in (("a", 2.0, 2.02), ("b", 4.0, 2.0))

@@ -1,6 +1,7 @@
 """Each caution appears where it should, with its evidence and the paper's section, and not elsewhere."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from synthetic import declaration, make_run, zoo
@@ -56,6 +57,25 @@ def test_a_curve_that_leads_early_and_loses_late_is_named_with_what_its_schedule
     assert difference in caution["text"]
 
 
+def test_an_early_lead_is_said_at_the_target_and_of_the_costs_that_it_holds_for():
+    late = make_run("late", quality=[0.1, 0.5, 0.9], costs={"train_s": [10.0, 20.0, 30.0], "energy_j": [50.0, 60, 300]})
+    spent = {"train_s": [5.0, 19.0, 40.0, 41.0], "energy_j": [55.0, 100.0, 200.0, 210.0]}
+    early = make_run("early", quality=[0.1, 0.5, 0.8, 0.3], costs=spent)
+    (caution,) = of_kind(compare([late, early], targets=[0.8]), "early_lead")
+    # It needs more time to reach 0.8, more energy to reach 0.5, and its last quality is no best one.
+    assert caution["text"] == (
+        "'early' leads early and loses late: to reach val/acc 0.8 it needs less than 'late' by energy_j, and its best "
+        "is 0.8 against 0.9"
+    )
+    assert caution["evidence"]["upto"] == {"train_s": 0.5, "energy_j": 0.8}
+
+
+def test_what_was_evaluated_once_leads_nothing_early():
+    once = [make_run(name, quality=[q], costs={"train_s": [s]}) for name, q, s in (("a", 0.7, 1), ("b", 0.9, 9))]
+    once.append(make_run("c", quality=[0.1], costs={"train_s": [0.5]}))
+    assert not of_kind(compare(once), "early_lead")
+
+
 def test_in_a_loss_an_early_lead_is_one_too():
     runs = [curve([-q for q in run.points["val/acc"].to_list()], run.name, mode="min") for run in schedules()]
     assert of_kind(compare(runs, targets=[-0.6]), "early_lead")
@@ -107,6 +127,13 @@ def test_runs_that_say_of_no_cost_how_it_was_got_are_told_once_and_not_column_by
     assert caution["runs"] == ["log"]
     assert not of_kind(compare(runs), "flop_conventions")
     assert not of_kind(compare(runs[:1] * 1), "methods_differ")
+
+
+def test_a_run_without_any_reading_is_in_no_caution_on_methods():
+    runs = [curve([0.5, 0.8], "none", methods={}), curve([0.5, 0.9], "known", methods={"samples": "counted"})]
+    runs[0] = replace(runs[0], points=runs[0].points.drop("samples", "energy_j"))
+    assert not any(runs[0].final.values())
+    assert not of_kind(compare(runs), "methods_differ")
 
 
 def test_a_step_of_several_passes_is_told_from_its_work():
@@ -266,6 +293,9 @@ def test_runs_whose_estimates_overlap_are_in_no_sure_order_and_say_so():
     near = compare([run("a", 1e9, [0.7e9, 1.3e9]), run("b", 1.2e9), run("c", 3e9)])
     (caution,) = [caution for caution in near.cautions if caution["kind"] == "estimates_overlap"]
     assert (set(caution["runs"]), caution["evidence"]["columns"]) == ({"a", "b"}, ["flop"])
+    wide = compare([run("a", 2e9, [0.5e9, 9e9]), run("b", 1e9), run("c", 3e9), run("d", 9.5e9)])
+    (caution,) = [caution for caution in wide.cautions if caution["kind"] == "estimates_overlap"]
+    assert set(caution["runs"]) == {"a", "b", "c"}
     assert near.runs[0]["certainty"]["flop"] == "estimated"
     assert near.runs[0]["intervals"] == {"flop": [0.7e9, 1.3e9]}
     assert near.runs[1]["certainty"]["flop"] == "exact"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -263,7 +264,24 @@ def test_what_is_counted_per_second_needs_its_direction_by_any_name(tmp_path: Pa
         ("params=Params (M)", "params", 1e6),
         ("latency=Latency [ms]", "s", 1e-3),
         ("mem=Memory (GB)", "bytes", 1e9),
-        ("params=Params (B)", "params", 1.0),
+        ("params=Params (B)", "params", 1e9),
+        ("params=param_count_m", "params", 1e6),
+        ("train_s=Training time (hours)", "s", 3600.0),
+        ("train_s=wall_ms", "s", 1e-3),
+        ("train_s=total_time_s", "s", 1.0),
+        ("infer_latency_p50_s=ms_per_image", "s", 1e-3),
+        ("device_s=GPU hours", "s", 3600.0),
+        ("device_s=Compute [A100 hours]", "s", 3600.0),
+        ("energy_j=energy_kwh", "j", 3.6e6),
+        ("peak_mem_bytes=mem_mb", "bytes", 1e6),
+        ("forward_mac=gmacs", "mac", 1e9),
+        ("forward_mac=GFLOPs", "mac", 1e9),
+        ("forward_flop=GFLOPS", "flop", 1e9),
+        ("flop=Training compute (PF-days)", "flop", 8.64e19),
+        ("flop=Compute (10^18 FLOPs)", "flop", 1e18),
+        ("co2e_g=Emissions (kgCO2eq)", "g", 1e3),
+        ("cloud_usd=Cost (k$)", "usd", 1e3),
+        ("mfu_fraction=mfu_pct", "fraction", 0.01),
         ("depth=Depth (m)", "depth", 1.0),
     ],
 )
@@ -281,10 +299,64 @@ def test_a_unit_in_the_heading_is_taken_and_said(tmp_path: Path, cost: str, unit
 def test_a_unit_that_nobody_knows_is_told_and_one_that_may_be_two_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("model,x,acc\nA,1,2\n")
     options = {"monitor": "acc", "mode": "max", "costs": ["x"]}
-    found = find_runs(tmp_path / "t.csv", units={"x": "millions"}, **options)  # type: ignore[arg-type]
-    assert found.notes == ["--unit x=millions: 'millions' is no unit known here: numbers stay as they are"]
+    found = find_runs(tmp_path / "t.csv", units={"x": "furlongs"}, **options)  # type: ignore[arg-type]
+    assert found.notes == ["--unit x=furlongs: 'furlongs' is no unit known here: numbers stay as they are"]
     with pytest.raises(ValueError, match="unit 'gflops' could be gFLOP or gFLOP/s"):
         find_runs(tmp_path / "t.csv", units={"x": "gflops"}, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cost", "why"),
+    [
+        ("train_s=Time (m)", "train_s is in s and its heading says m"),
+        ("train_s=Energy (kWh)", "train_s is in s and its heading says kWh"),
+        ("forward_flop=FLOPs (GMACs)", "forward_flop is in flop and its heading says GMACs"),
+        ("forward_flop=gmacs", "forward_flop is in flop and its heading says gmacs"),
+    ],
+)
+def test_a_unit_in_the_heading_that_a_cost_cannot_have_is_refused(tmp_path: Path, cost: str, why: str) -> None:
+    name, _, column = cost.partition("=")
+    with pytest.raises(ValueError, match=re.escape(f"{why}; say the unit of its numbers: --unit {name}=UNIT")):
+        read(tmp_path, f"model,{column},acc\nA,1,2\n", costs=[cost])
+    (run,) = read(tmp_path, f"model,{column},acc\nA,1,2\n", costs=[cost], units={name: "k"})
+    assert run.final == {name: 1e3}
+
+
+def test_brackets_that_are_no_known_unit_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,Price (EUR),acc\nA,1,2\n")
+    found = find_runs(tmp_path / "t.csv", monitor="acc", mode="max", costs=["cloud_usd=Price (EUR)"])
+    assert found.notes == ["'Price (EUR)' is read in usd: 'EUR' in its heading is no unit known here"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "why"),
+    [
+        ("params", ("25557032", "25.56"), "row 2 (run 'B'): params is 25.56, and params are whole numbers"),
+        ("forward_mac", ("4", "4.11"), "row 2 (run 'B'): forward_mac is 4.11, and mac are whole numbers"),
+        ("mfu_fraction", ("0.4", "45.2"), "row 2 (run 'B'): mfu_fraction is 45.2, and a fraction is at most 1"),
+    ],
+)
+def test_amounts_that_are_none_of_their_unit_are_refused(
+    tmp_path: Path, column: str, cells: tuple[str, str], why: str
+) -> None:
+    text = f"model,{column},acc\nA,{cells[0]},2\nB,{cells[1]},3\n"
+    with pytest.raises(ValueError, match=re.escape(why)):
+        read(tmp_path, text, costs=[])
+    unit = "%" if column == "mfu_fraction" else "M"
+    assert read(tmp_path, text, costs=[], units={column: unit})[1].final[column] == pytest.approx(
+        float(cells[1]) * (0.01 if unit == "%" else 1e6)
+    )
+
+
+def test_an_amount_in_another_unit_is_the_one_that_is_written_out(tmp_path: Path) -> None:
+    text = "model,params,mac,acc\nA,4.1,4.11,2\n"
+    (run,) = read(tmp_path, text, costs=["params", "mac"], units={"params": "G", "mac": "GMAC"})
+    assert run.final == {"params": 4_100_000_000.0, "mac": 4_110_000_000.0}
+
+
+def test_a_mean_of_counts_may_be_broken(tmp_path: Path) -> None:
+    (run,) = read(tmp_path, "model,samples,steps,acc\nA,50000.5,90.25,2\n", costs=[])
+    assert run.final == {"samples": 50000.5, "steps": 90.25}
 
 
 def test_switches_of_a_parquet_file_are_no_numbers(tmp_path: Path) -> None:

@@ -142,3 +142,40 @@ def test_parquet_is_split_as_csv_is(tmp_path: Path) -> None:
     groups = compare(one, group="group").groups
     assert groups is not None
     assert groups["members"] == {"A": ["A, seed 1", "A, seed 2"], "B": ["B, seed 1"]}
+
+
+SEEDED = "model,seed,acc,params\n" + "".join(
+    f"{model},{seed},{acc + seed / 10},10\n" for model, acc in (("resnet", 76), ("vit", 77)) for seed in range(3)
+)
+
+
+def test_seeds_of_two_models_in_a_table_of_results_are_two_groups(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(SEEDED)
+    compared = compare(load_runs(tmp_path / "t.csv", monitor="acc", mode="max"), monitor="acc", mode="max")
+    assert compared.answer["quality"] == {"vit": 77.1, "resnet": 76.1}
+    assert compared.groups is not None
+    assert [len(labels) for labels in compared.groups["members"].values()] == [3, 3]
+
+
+def test_seeds_of_one_model_that_differ_by_more_are_not_grouped_across_models(tmp_path: Path) -> None:
+    rows = [f"{model},{seed},{lr},7{seed},10" for model in "ab" for lr in (0.1, 0.2) for seed in (0, 1)]
+    (tmp_path / "t.csv").write_text("\n".join(["model,seed,lr,acc,params", *rows]))
+    compared = compare(load_runs(tmp_path / "t.csv", monitor="acc", mode="max"), monitor="acc", mode="max")
+    assert compared.groups is not None
+    assert list(compared.groups["members"]) == ["a", "a #2", "b", "b #2"]
+
+
+def test_a_metric_that_differs_between_seeds_is_named_as_what_keeps_them_apart(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,seed,acc,params,loss\na,0,70,10,0.1\na,1,71,10,0.2\n")
+    compared = compare(load_runs(tmp_path / "t.csv", monitor="acc", mode="max"), monitor="acc", mode="max")
+    assert "'a' and 'a' differ in loss; --group group groups them anyway" in compared.answer["grouping"]
+
+
+@pytest.mark.parametrize("column", ["status", "Status", "State"])
+def test_statuses_are_read_as_people_write_them(tmp_path: Path, column: str) -> None:
+    words = ("Finished", "completed", "FAILED", "crashed", "odd", "")
+    rows = "".join(f"run {at},{word},1,2\n" for at, word in enumerate(words))
+    (tmp_path / "t.csv").write_text(f"run,{column},acc,params\n{rows}")
+    runs = load_runs(tmp_path / "t.csv", monitor="acc", mode="max")
+    assert [run.header["status"] for run in runs] == ["finished", "finished", "failed", "killed", "unknown", "unknown"]
+    assert [run.header["setup"].get(column) for run in runs] == [None] * 4 + ["odd", None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from lightning_costs import compare, load_runs
 from lightning_costs.sources import mlflow as mlflow_source
+from lightning_costs.sources.columns import ReadOptions
+from lightning_costs.sources.tracked import Reading, TrackedRun, run_of_tracker
 
 pytestmark = pytest.mark.integration
 
@@ -244,3 +247,34 @@ def test_what_is_no_state_is_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(ValueError, match="is no trainer_state"):
         load_runs(file)
+
+
+def test_the_time_of_an_evaluation_is_that_of_its_metric_whatever_else_counts_steps_of_its_own() -> None:
+    def at(metric: str, *when: tuple[int, float]) -> list[Reading]:
+        return [Reading(metric, step, 0.5, 1000.0 + time_s) for step, time_s in when]
+
+    readings = at("val/acc", (100, 500.0), (200, 1000.0)) + at("system/gpu", *((k, 10.0 * k) for k in range(101)))
+    readings += at("test/acc", (0, 1030.0))
+    tracked = TrackedRun(tracker="MLflow", run_id="r", name="r", readings=readings)
+    run = run_of_tracker(tracked, ReadOptions(monitor="val/acc", mode="max"))
+    evaluated = run.points.filter(run.points["val/acc"].is_not_null())
+    assert evaluated.select("step", "runtime_s").rows() == [(100, 500.0), (200, 1000.0)]
+    assert run.final == {"runtime_s": 1030.0}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("how", ["file", "client"])
+def test_infinity_in_a_database_of_mlflow_is_infinity(tmp_path: Path, mlflow: Any, how: str) -> None:
+    uri = stores(tmp_path)["sqlite"]
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("e")
+    with mlflow.start_run(run_name="r"):
+        for step, value in enumerate([1.0, math.inf, math.nan, -math.inf]):
+            mlflow.log_metric("val/loss", value, step=step)
+    (run,) = (mlflow_source._of_server if how == "client" else mlflow_source._experiment)(uri, "e") or []
+    assert [str(each.value) for each in sorted(run.readings, key=lambda each: each.step)] == [
+        "1.0",
+        "inf",
+        "nan",
+        "-inf",
+    ]
