@@ -5,10 +5,23 @@ from __future__ import annotations
 import dis
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final
 
 _log = logging.getLogger("lightning_costs")
+
+
+def _handle(record: logging.LogRecord) -> None:
+    """Pass a record of the package to the script's handlers, which may raise: a message must not end the training.
+
+    `logging` itself raises if stderr is closed, and a handler or a filter of the script's whatever it wants.
+    """
+    with suppress(Exception):
+        logging.Logger.handle(_log, record)
+
+
+_log.handle = _handle  # type: ignore[method-assign]
 
 
 class FailSafe(Protocol):

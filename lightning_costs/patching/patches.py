@@ -42,6 +42,15 @@ class Shadow(functools.partial[Any]):
             raise AttributeError(name)
         return getattr(self.__wrapped__, name)
 
+    @property
+    def covered(self) -> Callable[..., Any]:
+        """The method of this moment: a class's may have been replaced since it was covered."""
+        kind = type(self.owner)
+        method: Any = getattr(kind, self.name, None) if self.before is ABSENT else self.of_class
+        as_ever = method is self.of_class or not hasattr(method, "__get__")
+        found: Callable[..., Any] = self.__wrapped__ if as_ever else method.__get__(self.owner, kind)
+        return found
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.before is ABSENT:
             return getattr, (self.owner, self.name)
@@ -227,6 +236,7 @@ class Patches:
             wrap: Makes the shadow from the original.
             hot: The shadow is called at every step: it knows by itself when it is lifted, and then calls through
                 (another library's may still cover it), and it lets no internal exception through. That spares calls.
+                The method is that of the moment at which it is put; else a class's may be replaced meanwhile.
         """
         original = getattr(owner, name, None)
         if not callable(original):
@@ -235,18 +245,18 @@ class Patches:
         if hot:
             call = wrap(original)
         elif failed is None:
-            wrapped = wrap(original)
 
             def call(*args: Any, **kwargs: Any) -> Any:
-                return wrapped(*args, **kwargs) if shadow.active else original(*args, **kwargs)
+                covered = shadow.covered
+                return wrap(covered)(*args, **kwargs) if shadow.active else covered(*args, **kwargs)
 
         else:
             stop = failed
 
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not shadow.active:
-                    return original(*args, **kwargs)
-                return carefully(original, wrap, stop, args, kwargs)
+                    return shadow.covered(*args, **kwargs)
+                return carefully(shadow.covered, wrap, stop, args, kwargs)
 
         state = self._cover(owner)
         try:

@@ -267,6 +267,25 @@ def test_putting_a_shadow_makes_no_dictionary_of_the_objects_attributes():
     assert not any(type(held) is dict for held in gc.get_referents(loop))
 
 
+@pytest.mark.parametrize("failed", [None, lambda: None])
+def test_a_classs_method_may_be_replaced_while_an_instances_is_watched(monkeypatch, failed):
+    loop, shadows = Loop(), Patches(failed)
+    shadows.wrap(loop, "run", adds(10))
+    held = loop.run
+    monkeypatch.setattr(Loop, "run", lambda self, n=1: -n)
+    assert loop.run(3) == 10 - 3
+    shadows.restore()
+    assert (loop.run(3), held(3)) == (-3, -3)
+
+
+def test_an_instances_own_method_goes_before_its_classs(monkeypatch):
+    loop, shadows = Loop(), Patches()
+    loop.run = abs
+    shadows.wrap(loop, "run", adds(10))
+    monkeypatch.setattr(Loop, "run", lambda self, n=1: -n)
+    assert loop.run(-3) == 13
+
+
 def test_a_mock_keeps_its_method():
     logger, shadows = Mock(), Patches()
     method = logger.log_metrics

@@ -109,11 +109,16 @@ class TrainerHooks:
                 put(connector, name, self._restoring)
                 self._accounts.restores_are_reported = True
         self._steps.install()
-        if "AsyncCheckpointIO" in _kinds(getattr(trainer.strategy, "checkpoint_io", None)):
-            put(trainer.strategy, "teardown", self._booked("checkpoint", trainer.strategy.checkpoint_io))
+        # The property would make one, where there is none yet.
+        writes = getattr(trainer.strategy, "_checkpoint_io", None)
+        if "AsyncCheckpointIO" in _kinds(writes):
+            put(trainer.strategy, "teardown", self._booked("checkpoint", writes))
         self._rows.install(self._patches)
         for callback in trainer.callbacks:
             self._watch_callback(callback)
+        for callback in trainer.callbacks[: trainer.callbacks.index(self._owner)]:
+            if self._overridden(callback, "on_exception"):
+                put(callback, "on_exception", self._failing)
         for hook in HOOKS_OF_A_STEP:  # an empty hook would still cost what Lightning does around it
             if not self._overridden(self._owner, hook):
                 self._patches.mask(self._owner, hook)
@@ -208,6 +213,19 @@ class TrainerHooks:
             original()
 
         return teardown
+
+    def _failing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """What a callback before ours does at an error: if it raises in turn, Lightning calls no other one."""
+
+        def on_exception(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            except BaseException:
+                error = args[-1] if args else kwargs["exception"]
+                self._owner.on_exception(self._trainer, self._trainer.lightning_module, error)
+                raise
+
+        return on_exception
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

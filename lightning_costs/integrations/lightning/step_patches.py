@@ -23,7 +23,7 @@ from lightning_costs.patching.optimizers import (
     time_updates,
     unwrap,
 )
-from lightning_costs.patching.patches import Patches
+from lightning_costs.patching.patches import ABSENT, Patches, Shadow, instance_attribute
 from lightning_costs.probes.phases import Phases
 from lightning_costs.probes.repeat_steps import backward_event
 from lightning_costs.probes.side_effects import forward_state
@@ -199,6 +199,13 @@ class StepPatches:
                 listener.disable()
             ends()
 
+        def give_back() -> None:  # a fetcher takes both methods, and after an error it stays
+            fetcher = self._trainer.fit_loop._data_fetcher
+            for name in ("_start_profiler", "_stop_profiler"):
+                while isinstance(held := getattr(fetcher, name, None), Shadow) and not held.active:
+                    setattr(fetcher, name, held.__wrapped__)
+
+        self._patches.add_cleanup(give_back)
         enter, leave = self._accounts.start_stop_hooks("data_wait", begins, fetched if own.shared else ends)
         self._patches.wrap(epoch_loop, "_on_before_fetch", lambda _: enter, hot=True)
         self._patches.wrap(epoch_loop, "_on_after_fetch", lambda _: leave, hot=True)
@@ -346,6 +353,9 @@ class StepPatches:
         note, events, own = repeats.events.append, repeats.events, self._own
         strategy, optimizers = self._trainer.strategy, self._optimizers
         manual = self._phases if not self._trainer.lightning_module.automatic_optimization else None
+        # A script may replace its class's method while it trains.
+        kind, held = type(strategy), instance_attribute(strategy, "backward")
+        of_class = kind.backward
 
         def backward(*args: Any, **kwargs: Any) -> Any:
             if manual is not None:
@@ -364,10 +374,13 @@ class StepPatches:
                 except Exception:  # noqa: BLE001 - a clock of the package must not end the training
                     listener.disable()
             note(backward_event(args[0] if args else None))
+            covered = original
+            if kind.backward is not of_class and held is ABSENT:
+                covered = kind.backward.__get__(strategy, kind)
             if not listener.sampling_memory:
-                return original(*args, **kwargs)
+                return covered(*args, **kwargs)
             listener.sample_memory()
-            result = original(*args, **kwargs)
+            result = covered(*args, **kwargs)
             listener.sample_memory()  # ZeRO lets most gradients go before it updates
             return result
 

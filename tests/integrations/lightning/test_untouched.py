@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_costs import CostBudget, CostMonitor
@@ -419,6 +420,68 @@ def test_a_fit_that_fails_in_a_finder_is_over(tmp_path: Path, epoch: int | None,
     runs = load_runs(tmp_path / "costs") if statuses else []
     assert [run.header["status"] for run in runs] == statuses
     assert measuring.recorder is None
-    parts = [fit.fit_loop.epoch_loop, fit._data_connector, module, *module.modules()]
+    assert left_on(fit, module) == []
+
+
+def left_on(fit: Any, module: Any) -> list[Any]:
+    """What of ours is on a Trainer and its parts."""
+    parts = [fit.fit_loop.epoch_loop, fit.fit_loop._data_fetcher, fit._data_connector, module, *module.modules()]
     held = [value for part in (*holders(fit).values(), *parts) for value in getattr(part, "__dict__", {}).values()]
-    assert not [value for value in held if type(value).__module__.startswith("lightning_costs.patching")]
+    return [value for value in held if type(value).__module__.startswith("lightning_costs.patching")]
+
+
+class Raises:
+    """Raises in the hook that is given, and before that in the second batch."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self.fail)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            raise ArithmeticError("the first")
+
+    def fail(self, *_: Any, **__: Any) -> None:
+        raise LookupError("the second")
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("hook", ["on_exception", "teardown"])
+@pytest.mark.parametrize("before", [True, False])
+def test_of_a_fit_whose_errors_raise_errors_nothing_is_left(
+    tmp_path: Path, name: str, hook: str, *, before: bool
+) -> None:
+    hooks = set(_global_optimizer_pre_hooks)
+    measuring, lightning = monitor(tmp_path), namespace(name)
+    raises, module = type("Raising", (Raises, lightning.Callback), {})(hook), classifier(lightning)
+    fit = trainer(lightning, *([raises, measuring] if before else [measuring, raises]))
+    with pytest.raises((ArithmeticError, LookupError)) as caught:
+        fit.fit(module, data())
+    assert isinstance(caught.value, LookupError if hook == "on_exception" else ArithmeticError)
+    assert (left_on(fit, module), _global_optimizer_pre_hooks.keys() - hooks) == ([], set())
+    assert [run.header["status"] for run in load_runs(tmp_path / "costs")] == ["failed"]
+    assert measuring.recorder is None
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_method_of_the_strategys_class_may_be_replaced_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    calls: list[int] = []
+
+    def replace(fit: Any, _: Any) -> None:
+        kind = type(fit.strategy)
+        original = kind.backward
+
+        def backward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            calls.append(fit.global_step)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "backward", backward)
+
+    class Once(Midway):
+        def on_train_batch_end(self, fit: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if fit.global_step == at + 1:
+                self.act(fit, module)
+
+    trainer(pl, monitor(tmp_path), Once(replace)).fit(Net(), data())
+    assert calls == list(range(at + 1, 16))
