@@ -28,6 +28,21 @@ def text_of(*runs, **how):
     return " ".join(text for _, text in paragraphs(build_statement(runs, **how)))
 
 
+def test_what_published_figures_count_is_not_claimed(tmp_path):
+    columns = ["total_s", "flop", "energy_j", "co2e_g"]
+    (tmp_path / "t.csv").write_text(f"model,{','.join(columns)},acc\nA,10,5000,30,2,1\n")
+    text = text_of(*load_runs(tmp_path / "t.csv"))
+    for words in (
+        "The total time is 10 s as published; what it counts is not recorded.",
+        "FLOP as published; what they count is not recorded.",
+        "The energy was 30 J. It is as published: what it counts is not recorded.",
+        "2 g of CO2 equivalents, as published.",
+    ):
+        assert words in text
+    for claimed in ("total clock", "multiply-accumulate", "each node once", "PUE", "energy times intensity"):
+        assert claimed not in text
+
+
 def test_one_run_is_stated_in_human_units():
     text = text_of(spent("vit"))
     for words in (

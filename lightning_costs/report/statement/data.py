@@ -80,6 +80,11 @@ class Total:
         return COLUMNS[self.name][0]
 
     @property
+    def published(self) -> bool:
+        """Whether all of it is from published tables, which do not record what it counts."""
+        return bool(self.methods) and all(method.startswith("as published in ") for method in self.methods)
+
+    @property
     def text(self) -> str:
         """The sum for people, with 'at least' if some run does not know it; '' if none does."""
         if self.amount is None:
