@@ -13,6 +13,7 @@ from typing import Any, Final, final
 import torch
 from torch import nn
 from torch.nn.modules import module as modules
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils._python_dispatch import _disable_current_modes
 
 _GLOBAL_HOOKS: Final = tuple(
@@ -39,6 +40,25 @@ def without_side_effects() -> Iterator[None]:
         for name in ("stdout", "stderr"):
             put_back.callback(_muted(name))
         yield
+
+
+@contextmanager
+def without_modes() -> Iterator[None]:
+    """Modes that the user counts or traces with see nothing of what happens inside; torch's own (a device) stay."""
+    before = _get_current_function_mode_stack()
+    with _disable_current_modes():
+        try:
+            _set_function_modes([mode for mode in before if type(mode).__module__.startswith("torch.")])
+            yield
+        finally:
+            _set_function_modes(before)
+
+
+def _set_function_modes(modes: list[Any]) -> None:
+    while _get_current_function_mode_stack():
+        _pop_mode()
+    for mode in modes:
+        _push_mode(mode)
 
 
 def random_states() -> list[Callable[[], object]]:
