@@ -432,6 +432,8 @@ class LoopSession(Session):
             self.hooks.steps.say_how(error)
         if self.batch is not None and self.batch.updates:
             self.end_batch()
+        else:
+            self.drop_batch()  # what counts its operators is taken off
         if measures and self.options.infers(self.world_size):
             self.benchmark_inference(self.options.infer)
 

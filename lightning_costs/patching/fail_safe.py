@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import logging
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -49,8 +50,10 @@ def fail_safe(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             return None
         try:
             return method(measuring, *args, **kwargs)
-        except Exception:  # noqa: BLE001 - an internal error must not become an error of the user's training
-            measuring.disable()
+        except Exception as error:
+            if raised_by_signal(error):
+                raise
+            measuring.disable()  # an internal error must not become an error of the user's training
             return None
 
     return tried
@@ -63,7 +66,9 @@ def never_harmful(hook: Callable[P, R]) -> Callable[P, R | None]:
     def careful(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return hook(*args, **kwargs)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception as error:
+            if raised_by_signal(error):
+                raise
             _log.exception("measuring costs failed in %s; training continues. Please report this", hook.__name__)
             return None
 
@@ -118,12 +123,35 @@ def carefully(
     try:
         return around(call)(*args, **kwargs)
     except Exception as error:
-        if error is call.error:
+        if error is call.error or raised_by_signal(error):
             raise
         failed()
     if call.error is not None:
         raise call.error
     return call.result if call.made else function(*args, **kwargs)
+
+
+def raised_by_signal(error: BaseException) -> bool:
+    """Whether a handler of a signal raised it, which ran while our code happened to run: it is meant for the script.
+
+    A limit of time by SIGALRM is one, and torch's notice that a DataLoader's worker has died.
+    """
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> Any:
+    """The code of a function, of a method, of a partial of them, or of what is called as one."""
+    function = getattr(handler, "func", handler)
+    function = getattr(function, "__func__", function)
+    if not hasattr(function, "__code__"):
+        function = vars(type(function)).get("__call__")
+    return getattr(function, "__code__", None)
 
 
 def raised_on_purpose(error: BaseException) -> bool:

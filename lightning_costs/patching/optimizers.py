@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim import Optimizer
 
+from lightning_costs.patching.frames import method_owner
 from lightning_costs.patching.patches import Hook, Patches
 
 _log = logging.getLogger("lightning_costs")
@@ -85,7 +86,7 @@ def steps_within(members: Container[int]) -> bool:
         if frame.f_back is None or frame.f_code.co_name == "closure":  # in Lightning's is all of a training step
             return False
         frame = frame.f_back
-        if frame.f_code.co_name in ("step", "wrapper") and id(frame.f_locals.get("self")) in members:
+        if frame.f_code.co_name in ("step", "wrapper") and id(method_owner(frame, Optimizer)) in members:
             return True
     return False
 
@@ -97,7 +98,7 @@ def caller_of(optimizer: Optimizer) -> Optimizer:
         if frame.f_back is None:
             break
         frame = frame.f_back
-        caller = frame.f_locals.get("self")
+        caller = method_owner(frame, Optimizer)
         if isinstance(caller, Optimizer) and any(optimizer is inner for inner in inner_optimizers(caller)):
             found = unwrap(caller)  # Lightning's wrapper of one is an Optimizer, too
     return found
@@ -359,7 +360,8 @@ def _outermost(function: Callable[..., object], family: Iterable[Any]) -> Callab
             if frame is None:
                 break
             code = frame.f_code
-            if (code is step.f_code or code.co_name == "step") and id(frame.f_locals.get("self")) in members:
+            is_step = code is step.f_code or code.co_name == "step"
+            if is_step and id(method_owner(frame, Optimizer)) in members:
                 return
             frame = frame.f_back
         function(optimizer, *rest)

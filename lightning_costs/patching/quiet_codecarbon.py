@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+
+_lock = threading.Lock()
+_inside: list[tuple[int, Callable[..., list[str]]]] = []
 
 
 @contextmanager
@@ -17,7 +21,9 @@ def silence_codecarbon() -> Iterator[None]:
     `warnings.catch_warnings`: after that, Python shows every warning of the script once more.
     """
     logger = logging.getLogger("codecarbon")
-    level, search = logger.level, os.get_exec_path
+    with _lock:
+        _inside.append((logger.level, os.get_exec_path))
+        level, search = _inside[0]  # as it was before the first of the threads that are in here
 
     def get_exec_path(env: Mapping[str, str] | None = None) -> list[str]:
         variables = os.environ if env is None else env
@@ -30,5 +36,8 @@ def silence_codecarbon() -> Iterator[None]:
     try:
         yield
     finally:
-        os.get_exec_path = search
-        logger.setLevel(level)
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                os.get_exec_path = search
+                logger.setLevel(level)

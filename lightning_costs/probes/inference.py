@@ -9,7 +9,6 @@ from typing import Any, Final, final
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_peaks import wait
@@ -19,7 +18,7 @@ from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.probes.model_copy import MOST_COPY_BYTES, ModelCopy
 from lightning_costs.probes.opcount.counting import compiled_parts, force_eager
 from lightning_costs.probes.opcount.mode import OpCounterMode
-from lightning_costs.probes.side_effects import without_side_effects
+from lightning_costs.probes.side_effects import without_modes, without_side_effects
 from lightning_costs.records.inference import Inference
 from lightning_costs.records.missing import Missing, by_type, type_only
 
@@ -58,7 +57,7 @@ def benchmark_inference(
     """
     began_s = now_s()
     twin = ModelCopy(_room_bytes(device), most_s=max(_LEAST_COPY_S, budget_s / 4))
-    with without_side_effects(), _disable_current_modes():  # a mode that the user counts with must not count this
+    with without_side_effects(), without_modes():
         try:
             copied, *call = twin.of((module, args, dict(kwargs)))
             twin.hooks(module)

@@ -13,6 +13,7 @@ from typing import Any, Final, final
 import torch
 from torch import nn
 from torch.nn.modules import module as modules
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils._python_dispatch import _disable_current_modes
 
 _GLOBAL_HOOKS: Final = tuple(
@@ -35,10 +36,29 @@ def without_side_effects() -> Iterator[None]:
         for restore in random_states():
             put_back.callback(restore)
         for name in _GLOBAL_HOOKS:
-            put_back.callback(_emptied(getattr(modules, name, {})))
+            put_back.callback(_emptied(name))
         for name in ("stdout", "stderr"):
             put_back.callback(_muted(name))
         yield
+
+
+@contextmanager
+def without_modes() -> Iterator[None]:
+    """Modes that the user counts or traces with see nothing of what happens inside; torch's own (a device) stay."""
+    before = _get_current_function_mode_stack()
+    with _disable_current_modes():
+        try:
+            _set_function_modes([mode for mode in before if type(mode).__module__.startswith("torch.")])
+            yield
+        finally:
+            _set_function_modes(before)
+
+
+def _set_function_modes(modes: list[Any]) -> None:
+    while _get_current_function_mode_stack():
+        _pop_mode()
+    for mode in modes:
+        _push_mode(mode)
 
 
 def random_states() -> list[Callable[[], object]]:
@@ -77,44 +97,64 @@ def forward_state(module: nn.Module) -> Callable[[], None] | None:
     return restore
 
 
-def _emptied(hooks: dict[int, Any]) -> Callable[[], None]:
-    held = dict(hooks)
-    hooks.clear()
+#: What threads share that all of them take away: how many have done so, and what was there before the first.
+_shared = threading.Lock()
+_taken: dict[str, tuple[int, dict[int, Any]]] = {}
+
+
+def _emptied(name: str) -> Callable[[], None]:
+    hooks: dict[int, Any] = getattr(modules, name, {})
+    with _shared:
+        users, held = _taken.get(name, (0, {}))
+        if not users:
+            held = dict(hooks)
+            hooks.clear()
+        _taken[name] = users + 1, held
 
     def restore() -> None:
-        hooks.clear()
-        hooks.update(held)
+        with _shared:
+            users, held = _taken.pop(name)
+            if users > 1:
+                _taken[name] = users - 1, held
+                return
+            hooks.clear()
+            hooks.update(held)
 
     return restore
 
 
 def _muted(name: str) -> Callable[[], None]:
-    stream = getattr(sys, name)
-    if stream is None:  # no console: pythonw
-        return lambda: None
-    muted = _Muted(stream)
-    setattr(sys, name, muted)
+    with _shared:
+        stream = getattr(sys, name)
+        if stream is None:  # no console: pythonw
+            return lambda: None
+        muted = stream if isinstance(stream, _Muted) else _Muted(stream)
+        muted.threads.append(threading.get_ident())
+        setattr(sys, name, muted)
 
     def restore() -> None:
-        if getattr(sys, name) is muted:
-            setattr(sys, name, stream)
+        with _shared:
+            muted.threads.remove(threading.get_ident())
+            if not muted.threads and getattr(sys, name) is muted:
+                setattr(sys, name, muted.stream)
 
     return restore
 
 
 @final
 class _Muted:
-    """A stream as before, but for what the thread that made this writes."""
+    """A stream as before, but for what some threads write."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._thread = stream, threading.get_ident()
+        self.stream = stream
+        self.threads: list[int] = []
 
     def write(self, text: str) -> Any:
-        return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
+        return len(text) if threading.get_ident() in self.threads else self.stream.write(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)

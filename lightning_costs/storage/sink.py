@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, final, runtime_checkable
 
+from lightning_costs.patching.fail_safe import raised_by_signal
 from lightning_costs.records.samples import CurvePoint
 
 _log = logging.getLogger("lightning_costs")
@@ -121,7 +122,10 @@ class Sinks:
         for sink in tuple(self._sinks):
             try:
                 getattr(sink, call)(*args, *(() if header is None else (dict(header),)))
-            except Exception as error:  # noqa: BLE001 - a user's sink must not end the user's training
+            except Exception as error:
+                if raised_by_signal(error):
+                    raise
+                # A user's sink must not end the user's training.
                 self._sinks.remove(sink)
                 _log.warning(
                     "%s failed and gets no more of this run: %s: %s", type(sink).__name__, type(error).__name__, error

@@ -103,6 +103,14 @@ def test_a_batch_that_raised_counts_for_nothing_and_leaves_no_mode(
     assert counts(ended()) == [9, 9, 72, 1, 72 * STEP_FLOP]
 
 
+def test_a_run_that_ends_in_the_midst_of_a_batch_leaves_no_mode(script: Script) -> None:
+    first, *_ = list(script.loader)
+    script.train(first, step=False)
+    assert _get_current_dispatch_mode_stack() != []
+    end_runs()
+    assert _get_current_dispatch_mode_stack() == []
+
+
 def test_batches_that_accumulate_are_no_steps_of_their_own(script: Script, ended: Callable[[], RunRecord]) -> None:
     for i, batch in enumerate(script.loader):
         script.train(batch, step=i % 2 == 1)

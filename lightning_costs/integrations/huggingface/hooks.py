@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol, final
 
 from lightning_costs.integrations.deepspeed.engine import engine_setup
+from lightning_costs.patching.frames import method_owner
 from lightning_costs.patching.optimizers import Sampling, hook_optimizer_step
 from lightning_costs.patching.patches import Patches
 from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
@@ -199,9 +200,10 @@ def wandb_callbacks(trainer: Any) -> list[Any]:
 
 def calling_trainer() -> Any:
     """The Trainer whose method called, some frames up; None if none did. Callbacks are handed everything but it."""
-    frame: FrameType | None = sys._getframe(1)
+    kind: Any = getattr(sys.modules.get("transformers.trainer"), "Trainer", None)
+    frame: FrameType | None = sys._getframe(1) if kind is not None else None
     while frame is not None:
-        caller = frame.f_locals.get("self")
+        caller = method_owner(frame, kind)
         if hasattr(type(caller), "training_step") and hasattr(type(caller), "create_optimizer_and_scheduler"):
             return caller
         frame = frame.f_back

@@ -149,8 +149,11 @@ class CostBudget(Callback):
         if any(other._active and other.limits == self.limits for other in others):
             return  # Trainers that share a callback list: `lightning-costs run` gave each of them one
         self._active = True
-        saving = [callback for callback in trainer.callbacks if callback in trainer.checkpoint_callbacks]
-        others = [callback for callback in trainer.callbacks if callback is not self and callback not in saving]
+        checkpoints = set(map(id, trainer.checkpoint_callbacks))
+        saving = [callback for callback in trainer.callbacks if id(callback) in checkpoints]
+        others = [
+            callback for callback in trainer.callbacks if callback is not self and id(callback) not in checkpoints
+        ]
         trainer.callbacks = [*others, self, *saving]  # a new list: the old one is being gone through
 
     @_never_harmful

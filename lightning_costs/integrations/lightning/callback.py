@@ -17,7 +17,7 @@ from lightning_costs.integrations.lightning.hooks import HOOKS_OF_A_STEP, FitEnt
 from lightning_costs.integrations.lightning.session import CHECKPOINT_KEY, TrainingSession
 from lightning_costs.integrations.lightning.trainer_view import saved_hyperparameters
 from lightning_costs.integrations.options import MonitorOptions
-from lightning_costs.patching.fail_safe import never_harmful
+from lightning_costs.patching.fail_safe import never_harmful, raised_by_signal
 from lightning_costs.patching.patches import Shadow
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.clock import RunBegin, now_s
@@ -203,7 +203,8 @@ class CostMonitor(Callback):
             if stage == "fit" and not trainer.fast_dev_run and self._is_free(trainer):
                 self._begin(trainer, pl_module)
         except Exception as error:
-            if isinstance(error, ValueError) and not self.is_fallback:  # an argument, which is the author's to mend
+            is_argument = isinstance(error, ValueError) and not self.is_fallback  # which is the author's to mend
+            if is_argument or raised_by_signal(error):
                 raise
             _log.exception("measuring could not start; this fit continues without it. Please report this")
             for callback in trainer.callbacks:
@@ -243,9 +244,9 @@ class CostMonitor(Callback):
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         self._ended = None
-        if trainer.callbacks.count(self) > 1:  # each hook would come twice
-            first = trainer.callbacks.index(self)
-            trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if c is not self or n == first]
+        places = [place for place, callback in enumerate(trainer.callbacks) if callback is self]
+        if len(places) > 1:  # each hook would come twice
+            trainer.callbacks = [c for n, c in enumerate(trainer.callbacks) if n not in places[1:]]
             self._say_one_measures()
         self._accounts = self._accounts_of_this_run()
         monitor, mode = _goal(trainer)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
+from itertools import dropwhile
 from typing import Any, final
 
 from lightning_costs.patching.patches import Patches
@@ -16,7 +17,7 @@ from lightning_costs.records.limits import describe_budget
 from lightning_costs.records.printable import printable_data
 from lightning_costs.run.plan import describe_plan
 from lightning_costs.run.record import RunRecord
-from lightning_costs.run.summary import describe_lost_work, summary_rows
+from lightning_costs.run.summary import SummaryRow, describe_lost_work, summary_rows
 from lightning_costs.run.verdict import verdict
 from lightning_costs.storage.paths import show_command
 
@@ -34,9 +35,9 @@ class AfterProgressBar:
     def __init__(self, trainer: Any, owner: object, do: Callable[[], None]) -> None:
         self._do: Callable[[], None] | None = do
         self._shadows = Patches()
-        callbacks = list(trainer.callbacks)
-        bar = next((each for each in callbacks if each is getattr(trainer, "progress_bar_callback", None)), None)
-        if bar is not None and owner in callbacks and callbacks.index(bar) > callbacks.index(owner):
+        after_ours = list(dropwhile(lambda each: each is not owner, trainer.callbacks))
+        bar = next((each for each in after_ours if each is getattr(trainer, "progress_bar_callback", None)), None)
+        if bar is not None:
             self._shadows.wrap(bar, "teardown", self._then)
         if not self._shadows:
             self.now()
@@ -81,8 +82,22 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
             table.add_row(line.label, line.text)
     # A live display that still draws takes what is written to sys.stderr, and puts it above itself.
     live = hasattr(sys.stderr, "rich_proxied_file")
-    out = StringIO() if live else None
-    console = Console(file=out, stderr=True, markup=False, emoji=False)  # a run's name is no markup
+    console = Console(file=StringIO() if live else None, stderr=True, markup=False, emoji=False)  # a name is no markup
+    with console.capture() as captured:  # if stderr's pipe is closed, rich itself would end the process
+        _print_lines(console, table, rows, header, recorder, run)
+    if sys.stderr is not None:
+        sys.stderr.write(captured.get())
+        sys.stderr.flush()
+
+
+def _print_lines(
+    console: Any,
+    table: Any,
+    rows: Sequence[SummaryRow],
+    header: Mapping[str, Any],
+    recorder: Recorder,
+    run: RunRecord | None,
+) -> None:
     console.print(table)
     command = None
     if run is not None and recorder.path is not None:
@@ -97,6 +112,3 @@ def print_summary(recorder: Recorder, run: RunRecord | None) -> None:
         console.print(f"missing: {', '.join(lacking)}{why}", highlight=False, soft_wrap=True)
     if command is not None:
         console.print(f"next: {command}", highlight=False, soft_wrap=True)
-    if out is not None:
-        sys.stderr.write(out.getvalue())
-        sys.stderr.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, Protocol, final
 
 from lightning_costs.integrations.lightning.row_patches import RowListener, RowPatches
@@ -109,14 +110,15 @@ class TrainerHooks:
                 put(connector, name, self._restoring)
                 self._accounts.restores_are_reported = True
         self._steps.install()
-        # The property would make one, where there is none yet.
+        # The property would make one, if there is none yet.
         writes = getattr(trainer.strategy, "_checkpoint_io", None)
         if "AsyncCheckpointIO" in _kinds(writes):
             put(trainer.strategy, "teardown", self._booked("checkpoint", writes))
         self._rows.install(self._patches)
         for callback in trainer.callbacks:
             self._watch_callback(callback)
-        for callback in trainer.callbacks[: trainer.callbacks.index(self._owner)]:
+        before_ours = takewhile(lambda callback: callback is not self._owner, list(trainer.callbacks))
+        for callback in before_ours:
             if self._overridden(callback, "on_exception"):
                 put(callback, "on_exception", self._failing)
         for hook in HOOKS_OF_A_STEP:  # an empty hook would still cost what Lightning does around it
@@ -181,12 +183,16 @@ class TrainerHooks:
 
         return save_checkpoint
 
+    def _is_away(self) -> bool:
+        """Whether the monitor is not among the Trainer's callbacks; a user's may equal it, or refuse to be compared."""
+        return all(callback is not self._owner for callback in self._trainer.callbacks)
+
     def _begun(self) -> bool:
         return self._accounts.root != "setup"
 
     def _fitting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            if self._owner not in self._trainer.callbacks:  # a finder swapped the list and trains for itself
+            if self._is_away():  # a finder swapped the list and trains for itself
                 with self._accounts.bucket("other"):
                     return original(*args, **kwargs)
             self._steps.hook_optimizers()
@@ -204,7 +210,7 @@ class TrainerHooks:
 
         def teardown() -> None:
             trainer, owner = self._trainer, self._owner
-            if owner not in trainer.callbacks:
+            if self._is_away():
                 error = sys.exc_info()[1] if str(trainer.state.status).lower().endswith("interrupted") else None
                 if error is None:
                     owner.teardown(trainer, trainer.lightning_module, "fit")
@@ -229,8 +235,7 @@ class TrainerHooks:
 
     def _evaluating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            finder = self._owner not in self._trainer.callbacks
-            account = "other" if self._trainer.sanity_checking or finder else "evaluate"
+            account = "other" if self._trainer.sanity_checking or self._is_away() else "evaluate"
             with self._accounts.bucket(account):
                 return original(*args, **kwargs)
 

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_costs.integrations.lightning.optimizer_patches import OptimizerPatches
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
-from lightning_costs.patching.fail_safe import carefully
+from lightning_costs.patching.fail_safe import carefully, raised_by_signal
 from lightning_costs.patching.optimizers import (
     between,
     hook_parts,
@@ -275,8 +275,10 @@ class StepPatches:
                         around = self._looking_inside(around)
                 if self._view.in_training:
                     timed = self._timed(fetched=fetched)
-            except Exception:  # noqa: BLE001 - a fault of the package, or a model that raises when it is inspected
-                listener.disable()
+            except Exception as error:
+                if raised_by_signal(error):
+                    raise
+                listener.disable()  # a fault of the package, or a model that raises when it is inspected
                 return original(*args)
             try:
                 if around is None:

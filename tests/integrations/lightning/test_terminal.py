@@ -9,11 +9,14 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
+from lightning_models import classifier, data, trainer
 
-from lightning_costs import load_runs
+from lightning_costs import CostMonitor, load_runs
 
 WIDTHS = (80, 120, 160)
 #: Trains once with each bar at each width: the terminal is resized in between.
@@ -114,3 +117,20 @@ def test_the_bar_shows_the_cost_at_every_width_and_no_more_than_there_is_room_fo
             assert all(len(line) <= width for line in re.split(r"[\r\n]", drawn))
         amounts = [text.rstrip("] ").split(" → ") for text in texts if "→" in text]
         assert not [pair for pair in amounts if len(pair) == 2 and pair[0] == pair[1]]
+
+
+def test_a_summary_that_nobody_reads_any_more_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich ends the process if its pipe is gone, and sends the script's stdout nowhere before that."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    out = os.fstat(1).st_ino
+    monitor = CostMonitor(save_dir=tmp_path / "costs", infer=False)
+    with suppress(BrokenPipeError), os.fdopen(writes, "w") as pipe:
+        monkeypatch.setattr(sys, "stderr", pipe)
+        fit = trainer(pl, monitor, max_epochs=1)
+        fit.fit(classifier(pl), data())
+        monkeypatch.undo()
+    assert fit.state.finished
+    assert os.fstat(1).st_ino == out
+    assert monitor.run is not None
+    assert monitor.run.header["status"] == "finished"

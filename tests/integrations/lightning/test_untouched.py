@@ -375,6 +375,28 @@ def test_of_two_monitors_one_measures_and_the_other_says_so_once(
     assert caplog.text.count("one CostMonitor measures a fit") == 1
 
 
+class EqualsAll(pl.Callback):
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+class EqualsNone(EqualsAll):
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("not to be compared")
+
+
+@pytest.mark.parametrize("kind", [EqualsAll, EqualsNone])
+def test_callbacks_are_told_apart_by_identity(tmp_path: Path, kind: type[pl.Callback]) -> None:
+    measuring, module = monitor(tmp_path), Net()
+    fit = trainer(pl, kind(), measuring, CostBudget({"total_s": 1e6}))
+    fit.fit(module, data(), data())
+    assert measuring.run is not None
+    assert (measuring.run.header["status"], measuring.run.final["samples"]) == ("finished", 128)
+    assert left_on(fit, module) == []
+
+
 def test_a_monitor_of_a_fit_that_ended_unheard_measures_the_next(tmp_path: Path) -> None:
     measuring = monitor(tmp_path)
     fit = trainer(pl, measuring)
