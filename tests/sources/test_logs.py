@@ -416,7 +416,7 @@ def test_run_folders_and_tables_are_read_by_url(logged: Path, tmp_path: Path) ->
         load_runs("nosuch://x")
 
 
-def log_offline(root: Path, rows: list[dict[str, float]], *, resume: str | None = "allow", **config: Any) -> Path:
+def log_offline(root: Path, rows: list[dict[str, float]], *, resume: Any = "allow", **config: Any) -> Path:
     """The folder of an offline run 'one' of W&B's client."""
     settings = wandb.Settings(console="off", silent=True, x_disable_stats=True)
     with wandb.init(
@@ -450,7 +450,7 @@ def test_offline_steps_and_seconds_of_w_and_b_go_on_in_the_next_attempt(tmp_path
     seconds = [load_runs(folder)[0].final["runtime_s"] for folder in folders]
     (run,) = load_runs(tmp_path)
     assert run.points.drop_nulls("acc")["step"].to_list() == [0, 1, 2, 3]
-    assert run.final["runtime_s"] == pytest.approx(sum(seconds))
+    assert run.final["runtime_s"] == pytest.approx(sum(value or 0.0 for value in seconds))
 
 
 @leet_inspect
