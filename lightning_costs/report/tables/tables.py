@@ -73,7 +73,7 @@ class FlipLine(NamedTuple):
 def infinite_ratio_text(cmp: ComparisonData, row: Contrast) -> str:
     """What an infinite ratio of a group's cost to the reference's stands for: 'never' if that is surely the reason.
 
-    Anything over a cost of 0 is infinite too, and nobody failed to reach a target then.
+    Anything over a cost of 0 is infinite too, and then no target was missed.
     """
     versus, found = cmp.contrasts, cmp.groups
     if row["at"] != "target" or versus is None or found is None or cmp.indicators[row["column"]]["better"] == "higher":
