@@ -181,8 +181,10 @@ def _interval(found: Spread, *, signed: bool = False) -> str:
     """
 
     def number(value: float | None) -> str:
-        if value is None or math.isinf(value):
-            return "unknown" if value is None else "never"
+        if value is None:
+            return "unknown"
+        if math.isinf(value):  # never reached, or over a cost of 0
+            return "infinitely many" if not signed else f"{'-' if value < 0 else '+'}∞"
         return f"{value:+.3g}" if signed else format_number(value)
 
     if found["low"] is None or found["high"] is None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lightning_costs.analysis.method_cautions import estimates, flop_conventions, lower_bounds, methods, several_passes
 from lightning_costs.analysis.metric import Metric
-from lightning_costs.analysis.schema import Caution, Declaration, RunRow, Setups, TargetRow
+from lightning_costs.analysis.schema import Caution, Declaration, Plain, RunRow, Setups, TargetRow
+from lightning_costs.analysis.setup import is_outcome
 from lightning_costs.analysis.targets import EvaluationCurve
 from lightning_costs.analysis.text import caution, list_runs, quote
 from lightning_costs.pricing.rates import tariff_text
@@ -168,7 +169,8 @@ def _tariffs(records: Sequence[RunRecord], runs: Sequence[RunRow], tariff: Tarif
 
 
 def _setups(setups: Setups, declared: Mapping[str, Declaration], most: int = 12) -> list[Caution]:
-    keys = [key if len(key) <= 60 else f"{key[:59]}…" for key in setups["different"]]
+    different = [key for key, values in setups["different"].items() if not _all_outcomes(key, values)]
+    keys = [key if len(key) <= 60 else f"{key[:59]}…" for key in different]
     if not keys:
         return []
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
@@ -176,10 +178,10 @@ def _setups(setups: Setups, declared: Mapping[str, Declaration], most: int = 12)
         caution(
             "setups_differ",
             f"setups differ in {', '.join(keys[:most])}{more}: a difference in cost may come from there",
-            keys=list(setups["different"]),
+            keys=different,
         )
     ]
-    machine = [key for key in setups["different"] if key.partition(".")[0] in _HARDWARE]
+    machine = [key for key in different if key.partition(".")[0] in _HARDWARE]
     bound = [name for name, row in declared.items() if row["family"] in _HARDWARE_BOUND and row["role"] == "indicator"]
     if machine and bound:
         found.append(
@@ -192,6 +194,11 @@ def _setups(setups: Setups, declared: Mapping[str, Declaration], most: int = 12)
             )
         )
     return found
+
+
+def _all_outcomes(key: str, values: Mapping[str, Plain]) -> bool:
+    """Whether all that runs have under a key are outcomes."""
+    return all(value is None or is_outcome(key, value) for value in values.values())
 
 
 def _trials(runs: Sequence[RunRow]) -> list[Caution]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_costs.analysis.agreement_schema import Dominance
 from lightning_costs.analysis.schema import Declaration, Mode
+from lightning_costs.records.formatting import counted
 from lightning_costs.records.samples import Amount
 
 #: Most runs that are listed as dominating another one.
@@ -129,7 +130,9 @@ def dominance(
     lacking = {name: sum(amount is None or math.isnan(amount) for amount in row) for name, row in here.items()}
     columns = [name for name, count in lacking.items() if not count and taking]
     left_out = {
-        name: "no run has it" if count == len(taking) else f"{count} of {len(taking)} runs have no reading"
+        name: "no run has it"
+        if count == len(taking)
+        else f"{count} of {counted(len(taking))} {'has' if count == 1 else 'have'} no reading"
         for name, count in lacking.items()
         if count
     }

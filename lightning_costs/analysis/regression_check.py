@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from lightning_costs.analysis.metric import agree_on_metric
-from lightning_costs.analysis.setup import run_settings
+from lightning_costs.analysis.setup import is_outcome, run_settings
 from lightning_costs.records.certainty import certainty
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.record import RunRecord, printable_run
@@ -279,7 +279,9 @@ def _differences(run: RunRecord, baseline: RunRecord, allow: Sequence[str]) -> d
     return {
         key: (then.get(key), now.get(key))
         for key in sorted({*now, *then})
-        if json.dumps(now.get(key)) != json.dumps(then.get(key)) and not any(fnmatchcase(key, p) for p in free)
+        if json.dumps(now.get(key)) != json.dumps(then.get(key))
+        and not any(fnmatchcase(key, p) for p in free)
+        and not (is_outcome(key, now.get(key)) and is_outcome(key, then.get(key)))
     }
 
 

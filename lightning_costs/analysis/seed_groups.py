@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from lightning_costs.analysis.schema import Plain
-from lightning_costs.analysis.setup import run_settings, setting_named
+from lightning_costs.analysis.setup import is_outcome, run_settings, setting_named
 from lightning_costs.analysis.text import quote
 from lightning_costs.run.record import RunRecord
 
@@ -179,9 +179,14 @@ def _without_seed(name: str) -> str:
 def _setup(run: RunRecord) -> dict[str, Plain]:
     """What runs of one group have in common: all settings but seeds, and the number of parameters.
 
-    The learning rate of a schedule is that of the moment at which the setup was recorded, and no setting.
+    Outcomes that are recorded among settings are none: those of two seeds differ. The learning rate of a schedule is
+    that of the moment at which the setup was recorded, and no setting.
     """
-    settings = {key: value for key, value in run_settings(run.header).items() if not _SEED_KEY.search(key)}
+    settings = {
+        key: value
+        for key, value in run_settings(run.header).items()
+        if not _SEED_KEY.search(key) and not is_outcome(key, value)
+    }
     if settings.get("schedulers") not in (None, "", "[]"):
         settings = {key: value for key, value in settings.items() if not _MOMENTARY.fullmatch(key)}
     return {**settings, "params": (run.header.get("statics") or {}).get("params")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,37 @@ from lightning_costs.analysis.schema import Plain, Setups
 
 #: What stands before a hyperparameter's name in a setup.
 HYPERPARAMETERS = "hyperparameters."
+#: Names of what a training results in; they stand last in a column's name: 'val/loss', 'final_top1_acc', 'hits@10'.
+_MEASURES = frozenset(
+    "loss nll elbo ppl perplexity bpb bpc acc accuracy top1 top5 err error f1 fscore auc auroc auprc recall miou "
+    "dice mcc mse rmse mae mape r2 psnr ssim lpips fid bleu rouge meteor wer cer ndcg mrr hits score".split()
+)
+#: Words that make a setting of a measure's name: what is to be reached is chosen before the training.
+_CHOSEN = frozenset("target goal threshold tol tolerance".split())
+_WORDS = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
+
+
+def is_outcome(name: str, value: object) -> bool:
+    """Whether a fact of a run is what its training resulted in, by its name, and so no setting.
+
+    Example:
+        >>> [is_outcome(name, "0.31") for name in ("loss", "hyperparameters.final_val_loss", "testAcc", "acc@1", "F1")]
+        [True, True, True, True, True]
+        >>> [is_outcome(name, "0.31") for name in ("loss_weight", "target_loss", "glosses", "lr", "depth")]
+        [False, False, False, False, False]
+        >>> is_outcome("loss", "focal"), is_outcome("score", True), is_outcome("loss", None)
+        (False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    words = [word.lower() for word in _WORDS.findall(name)]
+    while len(words) > 1 and words[-1].isdigit():  # 'acc@1', 'loss.0'
+        words.pop()
+    return bool(words) and words[-1] in _MEASURES and not _CHOSEN.intersection(words)
 
 
 def setting_named(setup: Mapping[str, Plain], name: str) -> Plain:

@@ -9,7 +9,7 @@ from lightning_costs.analysis.leads import Field
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.analysis.schema import Declaration, Leader, Plain, RunRow, Setups
 from lightning_costs.analysis.text import quote
-from lightning_costs.records.formatting import list_words
+from lightning_costs.records.formatting import counted, list_words
 
 #: Most runs that a sentence names.
 _MOST = 6
@@ -88,7 +88,8 @@ def _leaders(
     for (basis, labels, field), indicators in by_lead.items():
         who = list_words([quote(label) for label in labels], _MOST)
         verb = "needed least" if basis.startswith("to reach") else "had the best"
-        of = f" (of {field.taking} runs; {field.lacking} more have no reading)" if field.lacking else ""
+        lack = "has" if field.lacking == 1 else "have"
+        of = f" (of {counted(field.taking)}; {field.lacking} more {lack} no reading)" if field.lacking else ""
         clauses.setdefault(basis, []).append(f"{who} {verb} {list_words(indicators, most=12)}{of}")
     return [f"{basis[0].upper()}{basis[1:]}, {'; '.join(texts)}." for basis, texts in clauses.items()]
 
@@ -98,17 +99,18 @@ def _families(runs: Sequence[RunRow], families: Families) -> list[str]:
     if len(runs) < 2 or not families["contested"]:
         return []
     leads = sorted(families["leads"].items(), key=lambda row: -len(row[1]))
-    leaders = [f"{quote(label)} in {len(led)} ({list_words(led, most=8)})" for label, led in leads[:4]]
+    led_by = [(quote(label), f"in {len(led)} ({list_words(led, most=8)})") for label, led in leads[:4]]
     split = [row["family"] for row in families["rows"] if row["split"]]
     who = (
-        f"{list_words(leaders, _MOST)} leads"
-        if len(leaders) == 1
-        else f"{list_words(leaders, _MOST)} lead"
-        if leaders
+        f"{led_by[0][0]} leads {led_by[0][1]}"
+        if len(led_by) == 1
+        else f"{list_words([' '.join(each) for each in led_by], _MOST)} lead"
+        if led_by
         else "nobody leads"
     )
     rest = f"; the columns of {list_words(split, most=8)} disagree" if split else ""
-    return [f"Of {families['contested']} families of indicators that differ, {who}{rest}."]
+    count = families["contested"]
+    return [f"Of {counted(count, 'family')} of indicators that {'differs' if count == 1 else 'differ'}, {who}{rest}."]
 
 
 def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
@@ -121,7 +123,9 @@ def front_sentences(dominance: Dominance, best: Sequence[str]) -> list[str]:
     notes = (
         []
         if complete == len(columns)
-        else [f"{complete or 'none'} of {len(columns)} runs have a reading of all {count}"]
+        else [
+            f"{complete or 'none'} of {len(columns)} runs {'has' if complete == 1 else 'have'} a reading of all {count}"
+        ]
     )
     everywhere, nowhere = dominance["everywhere"], dominance["nowhere"]
     if everywhere:

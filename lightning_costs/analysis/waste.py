@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_costs.analysis.run_data import unique_labels
 from lightning_costs.analysis.schema import Plain
-from lightning_costs.analysis.setup import run_settings
+from lightning_costs.analysis.setup import is_outcome, run_settings
 from lightning_costs.records.samples import Amount
 from lightning_costs.run.goodput import goodput
 from lightning_costs.run.record import RunRecord
@@ -271,6 +271,7 @@ def _cheapest(
 def _differs(run: RunRecord, other: RunRecord) -> dict[str, tuple[Plain, Plain]]:
     """Settings in which two runs differ, hyperparameters first."""
     ours, theirs = run_settings(run.header), run_settings(other.header)
-    names = sorted({*ours, *theirs}, key=lambda name: (not name.startswith("hyperparameters."), name))
+    settings = {name for name in (*ours, *theirs) if not is_outcome(name, ours.get(name, theirs.get(name)))}
+    names = sorted(settings, key=lambda name: (not name.startswith("hyperparameters."), name))
     unlike = {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
     return dict(list(unlike.items())[:_MOST_SETTINGS])

@@ -209,6 +209,20 @@ def format_exact(amount: float) -> str:
     return f"{amount:.10g}"
 
 
+def counted(count: int, what: str = "run") -> str:
+    """A number and what it counts.
+
+    Example:
+        >>> counted(1), counted(2), counted(0, "family"), counted(2, "batch"), counted(1, "family"), counted(2, "day")
+        ('1 run', '2 runs', '0 families', '2 batches', '1 family', '2 days')
+    """
+    if count == 1:
+        return f"{count} {what}"
+    if what.endswith("y") and what[-2:-1] not in "aeiou":
+        return f"{count} {what[:-1]}ies"
+    return f"{count} {what}{'es' if what.endswith(('s', 'ch')) else 's'}"
+
+
 def list_words(words: Sequence[str], most: int | None = None, *, mark: str = ",") -> str:
     """Words as a list in a sentence; at most `most` are spelt out.
 

@@ -20,7 +20,15 @@ from lightning_costs.sources.results_table import read_results_table
 from lightning_costs.sources.tensorboard import EVENTS, read_tensorboard
 from lightning_costs.sources.trackio import TRACKIO, read_trackio
 from lightning_costs.sources.trainer_state import STATE, latest_states, read_trainer_state
-from lightning_costs.sources.wandb import ONLINE, TRANSACTIONS, read_offline, read_online
+from lightning_costs.sources.wandb import (
+    ONLINE,
+    TRANSACTIONS,
+    OfflineAttempt,
+    joined_attempts,
+    read_attempt,
+    read_online,
+    run_of_attempts,
+)
 from lightning_costs.storage.paths import SourcePath
 from lightning_costs.storage.run_folder.files import HEADER, JOURNAL, PARQUET
 from lightning_costs.storage.run_folder.reader import read_folder
@@ -28,9 +36,9 @@ from lightning_costs.storage.saved_runs import HEADERS, SavedRun, read_saved, sa
 
 _log = logging.getLogger("lightning_costs")
 
-_Read = Callable[[SourcePath, ReadOptions], RunRecord]
+_Read = Callable[[SourcePath, ReadOptions], RunRecord | OfflineAttempt]
 #: The identity of a run, so that it is read once, and the function that reads it.
-_Entry = tuple[object, Callable[[], RunRecord]]
+_Entry = tuple[object, Callable[[], RunRecord | OfflineAttempt]]
 TABLES = (".csv", ".tsv", ".parquet")
 #: Trackers whose runs have names of their own, by what stands before these.
 _TRACKERS = {ONLINE: read_online, MLFLOW: read_mlflow, TRACKIO: read_trackio}
@@ -153,14 +161,26 @@ def find_runs(
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[object, RunRecord] = {}
     broken: dict[object, Exception] = {}
+    attempts: dict[object, OfflineAttempt] = {}
     for path in given:
         for key, read in _at(path, reading):
-            if key in found or key in broken:
+            if key in found or key in broken or key in attempts:
                 continue
             try:
-                found[key] = read()
+                one = read()
             except (ValueError, OSError) as error:
                 broken[key] = error
+                continue
+            if isinstance(one, OfflineAttempt):
+                attempts[key] = one
+            else:
+                found[key] = one
+    for several in joined_attempts(list(attempts.values())):
+        key = ("W&B", tuple(attempt.folder for attempt in several), len(found))
+        try:
+            found[key] = run_of_attempts(several, reading)
+        except (ValueError, OSError) as error:
+            broken[key] = error
     if broken and not found:
         first, *others = broken.values()
         if not others:
@@ -263,7 +283,7 @@ def _under(place: SourcePath, reading: ReadOptions) -> list[_Entry]:
         if file.name == METRICS:
             found.append((file.parent, read_csv_logger))
         elif file.suffix == TRANSACTIONS and not file.remote:
-            found.append((file.parent, read_offline))
+            found.append((file.parent, _attempt))
         elif file.name == ALGOPERF:
             found.append((file, _alone))
         elif file.suffix in LOGS and is_mlperf(file):
@@ -287,6 +307,10 @@ def _alone(place: SourcePath, reading: ReadOptions) -> RunRecord:
     """The run of a table that holds one."""
     (run,) = read_results_table(place, replace(reading, run_columns=(FOLDER,)))
     return run
+
+
+def _attempt(place: SourcePath, _: ReadOptions) -> OfflineAttempt:
+    return read_attempt(place)
 
 
 def _recorded(place: SourcePath, _: ReadOptions) -> RunRecord:

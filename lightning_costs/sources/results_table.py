@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightning_costs.analysis.setup import is_outcome
 from lightning_costs.records.formatting import format_number
 from lightning_costs.records.printable import printable
 from lightning_costs.run.record import RunRecord
@@ -274,10 +275,12 @@ def _no_name_of_ours(costs: Sequence[CostColumn], monitor: str | None, place: So
 def _metrics(
     frame: polars.DataFrame, columns: Sequence[str], reading: ReadOptions, taken: set[str | None]
 ) -> list[str]:
-    """Quality metrics: the monitor if given, otherwise every column of numbers that is not a cost."""
-    if reading.monitor in columns:
-        return [str(reading.monitor)]
-    return [c for c in columns if c not in taken and not numbers(frame[c], reading.decimal).is_text]
+    """Quality metrics: every column of numbers that is not a cost; beside a given monitor those named as outcomes."""
+    if reading.monitor not in columns:
+        return [c for c in columns if c not in taken and not numbers(frame[c], reading.decimal).is_text]
+    others = [c for c in columns if c not in taken and c != reading.monitor and is_outcome(c, 0)]
+    read = {c: numbers(frame[c], reading.decimal) for c in others}
+    return [str(reading.monitor), *(c for c, found in read.items() if not found.is_text and not found.wrong.any())]
 
 
 def _numbers(table: _Table) -> polars.DataFrame:

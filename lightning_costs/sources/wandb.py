@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_costs.records.formatting import list_words
 from lightning_costs.records.hyperparameters import plain_hyperparameters
 from lightning_costs.run.record import RunRecord
 from lightning_costs.sources.columns import ReadOptions
@@ -38,8 +39,37 @@ _SYSTEM_SAMPLES = 40_000
 _STATES = {"finished": "finished", "failed": "failed", "crashed": "killed", "killed": "killed", "running": "running"}
 
 
-def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
-    """The run of an offline folder (`offline-run-<time>-<id>`); needs W&B's client, and no account."""
+class _Part(NamedTuple):
+    """Rows, system metrics and summary of one attempt."""
+
+    rows: Sequence[Mapping[str, object]]
+    events: Sequence[Mapping[str, object]]
+    summary: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineAttempt:
+    """What one offline folder (`offline-run-<time>-<id>`) holds: an attempt of the run of that id."""
+
+    folder: str
+    about: Mapping[str, Any]
+    config: Mapping[str, Any]
+    part: _Part
+    status: str
+
+    def continues(self, other: OfflineAttempt) -> bool:
+        """Whether it is a later attempt of the other's run, as W&B and we ourselves understand it.
+
+        What our monitor recorded as two runs is two, as in its run folders.
+        """
+        if any(self.about.get(key) != other.about.get(key) for key in ("run_id", "project", "entity")):
+            return False
+        ours, theirs = (_recorded_as(each.config) for each in (self, other))
+        return (bool(self.about.get("resume")) and None in (ours, theirs)) or (ours is not None and ours == theirs)
+
+
+def read_attempt(folder: SourcePath) -> OfflineAttempt:
+    """The attempt of an offline folder; needs W&B's client, and no account."""
     about: dict[str, Any] = {}
     config: dict[str, Any] = {}
     rows: list[Mapping[str, object]] = []
@@ -62,20 +92,78 @@ def read_offline(folder: SourcePath, reading: ReadOptions) -> RunRecord:
             summary |= record["summary"].get("update") or {}
         elif kind == "exit":
             status = "failed" if record["exit"].get("exit_code") else "finished"
+    about.setdefault("run_id", folder.name)
+    return OfflineAttempt(folder.name, about, config, _Part(rows, events, summary), status)
+
+
+def joined_attempts(attempts: Sequence[OfflineAttempt]) -> list[list[OfflineAttempt]]:
+    """The attempts of each run, in the order of time."""
+    found: list[list[OfflineAttempt]] = []
+    for attempt in sorted(attempts, key=lambda attempt: (str(attempt.about.get("start_time") or ""), attempt.folder)):
+        run = next((run for run in reversed(found) if attempt.continues(run[-1])), None)
+        if run is None:
+            found.append([attempt])
+        else:
+            run.append(attempt)
+    return found
+
+
+def run_of_attempts(attempts: Sequence[OfflineAttempt], reading: ReadOptions) -> RunRecord:
+    """The run of one or several offline folders, attempts in the order of time."""
+    about: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    for attempt in attempts:
+        about |= {key: value for key, value in attempt.about.items() if value}
+        config |= attempt.config
     return _run(
-        rows,
-        events,
-        summary,
+        _continued([attempt.part for attempt in attempts]),
         config,
         reading,
-        run_id=str(about.get("run_id") or folder.name),
-        name=str(about.get("display_name") or about.get("run_id") or folder.name),
-        source=f"W&B, {folder.name}",
-        status=status,
-        created=str(about.get("start_time") or ""),
+        run_id=str(about["run_id"]),
+        name=str(about.get("display_name") or about["run_id"]),
+        source=f"W&B, {list_words([attempt.folder for attempt in attempts])}",
+        status=attempts[-1].status,
+        created=str(attempts[0].about.get("start_time") or ""),
         group=about.get("run_group"),
         tags=about.get("tags") or (),
     )
+
+
+def _recorded_as(config: Mapping[str, Any]) -> str | None:
+    ours = config.get("cost")
+    return str(ours["run_id"]) if isinstance(ours, Mapping) and ours.get("run_id") else None
+
+
+def _continued(parts: Sequence[_Part]) -> list[_Part]:
+    """Attempts with what W&B itself counts going on: offline, each begins at step 0 and second 0.
+
+    An attempt that holds all rows before it is a longer record of the same work, and stands for all of it.
+    """
+    found = [parts[0]]
+    for part in parts[1:]:
+        before = [row for each in found for row in each.rows]
+        if before and {_content(row) for row in before} <= {_content(row) for row in part.rows}:
+            found = [part]
+            continue
+        steps, seconds = (
+            [value for row in before if (value := number(row.get(key))) is not None] for key in ("_step", "_runtime")
+        )
+        seconds += [value for each in found if (value := number(each.summary.get("_runtime"))) is not None]
+        first = number(part.rows[0].get("_step")) if part.rows else None
+        more = {"_runtime": max(seconds, default=0.0), "_step": max(steps, default=-1.0) + 1 if first == 0 else 0.0}
+        found.append(part._replace(rows=[_later(row, more) for row in part.rows], summary=_later(part.summary, more)))
+    return found
+
+
+def _content(row: Mapping[str, object]) -> str:
+    """A row as text, without when it was logged if seconds or joules were measured in it: no other row has the same."""
+    measured = any(PREFIX in name and name.endswith(("_s", "_j")) for name in row)
+    left_out = ("_timestamp", "_runtime", "_step") if measured else ()
+    return json.dumps({name: row[name] for name in row if name not in left_out}, sort_keys=True, default=str)
+
+
+def _later(row: Mapping[str, object], more: Mapping[str, float]) -> dict[str, object]:
+    return {**row, **{key: value + by for key, by in more.items() if (value := number(row.get(key))) is not None}}
 
 
 def read_online(path: str, reading: ReadOptions) -> list[RunRecord]:
@@ -101,9 +189,13 @@ def _kept_of(run: Any) -> dict[str, Any]:
     rows = list(run.scan_history())
     measured = any(PREFIX in name for row in [*rows[:1], *rows[-1:], dict(run.summary)] for name in row)
     return {
-        "rows": rows,
-        "events": [] if measured else run.history(stream="system", samples=_SYSTEM_SAMPLES, pandas=False),
-        "summary": dict(run.summary),
+        "parts": [
+            _Part(
+                rows,
+                [] if measured else run.history(stream="system", samples=_SYSTEM_SAMPLES, pandas=False),
+                dict(run.summary),
+            )
+        ],
         "config": dict(run.config),
         "run_id": str(run.id),
         "name": str(run.name or run.id),
@@ -116,9 +208,7 @@ def _kept_of(run: Any) -> dict[str, Any]:
 
 
 def _run(
-    rows: Sequence[Mapping[str, object]],
-    events: Sequence[Mapping[str, object]],
-    summary: Mapping[str, object],
+    parts: Sequence[_Part],
     config: Mapping[str, Any],
     reading: ReadOptions,
     *,
@@ -130,8 +220,9 @@ def _run(
     ours = config.get("cost") if isinstance(config.get("cost"), Mapping) else {}
     assert isinstance(ours, Mapping)
     before = str(ours.get("prefix") or "")
-    rows = [_named(row, before) for row in rows]
-    summary = _named(summary, before)
+    parts = [_Part([_named(row, before) for row in p.rows], p.events, _named(p.summary, before)) for p in parts]
+    rows = [row for part in parts for row in part.rows]
+    summary = {name: value for part in parts for name, value in part.summary.items()}
     facts = {key: value for key, value in config.items() if key not in ("_wandb", "cost")}
     stamped = any(STAMP in row for row in rows)
     header: dict[str, Any] = {"tags": list(tags), **({"group": group} if group else {})}
@@ -144,7 +235,7 @@ def _run(
         reading = replace(reading, monitor=str(ours["monitor"]), mode=ours.get("mode"))
     setup = dict(ours.get("setup") or {"origin": "W&B, setup unknown"})
     measured = any(name.startswith(PREFIX) for row in [*rows, summary] for name in row)
-    energy = None if measured else gpu_energy(events, [number(row.get("_timestamp")) for row in rows])
+    energy = None if measured else _energy_of_all(parts)
     if energy is not None:
         of_rows = zip(rows, energy.at_rows_j, strict=True)
         rows = [row if spent is None else {**row, _GPU_ENERGY: spent} for row, spent in of_rows]
@@ -253,6 +344,20 @@ def gpu_energy(events: Sequence[Mapping[str, object]], times_s: Sequence[float |
         spent = [None if np.isnan(energy) else float(energy) for energy in np.atleast_1d(at_rows)]
         return WandbGpuEnergy(spent, total_j, f"{how} {longest:.3g} s apart at most")
     return None
+
+
+def _energy_of_all(parts: Sequence[_Part]) -> WandbGpuEnergy | None:
+    """Energy of each attempt on top of those before: nothing is integrated between attempts. None if one has none."""
+    at_rows: list[float | None] = []
+    total, method = 0.0, ""
+    for part in parts:
+        found = gpu_energy(part.events, [number(row.get("_timestamp")) for row in part.rows])
+        if found is None:
+            return None
+        at_rows += [None if spent is None else total + spent for spent in found.at_rows_j]
+        total += found.total_j
+        method = found.method
+    return WandbGpuEnergy(at_rows, total, f"{method}, over {len(parts)} attempts" if len(parts) > 1 else method)
 
 
 def _samples(

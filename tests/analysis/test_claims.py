@@ -150,7 +150,7 @@ def test_the_one_run_with_a_reading_leads_nobody():
 def test_a_lead_of_some_runs_says_of_how_many():
     runs = [model(n, q, p, 1.0, 1.0) for n, q, p in (("a", 0.8, 10.0), ("b", 0.9, 20.0), ("c", 0.7, None))]
     (said,) = [text for text in compare(runs).summary if "had the best" in text]
-    assert said == "At the end of the run, 'a' had the best params (of 2 runs; 1 more have no reading)."
+    assert said == "At the end of the run, 'a' had the best params (of 2 runs; 1 more has no reading)."
 
 
 def test_all_who_have_a_reading_tying_is_no_lead():
@@ -277,3 +277,9 @@ def test_a_mode_against_what_runs_declare_is_told_first():
     assert "'a' and 'b' declare max for 'val/acc'" in cmp.cautions[0]["text"]
     assert "lower is better, though 2 of them declare the opposite." in cmp.summary[0]
     assert not of_kind(compare([make_run("a")], mode="max"), "mode_contradicts_runs")
+
+
+def test_one_of_a_kind_is_counted_as_one():
+    runs = [model(n, q, p, 1.0, 1.0) for n, q, p in (("a", 0.8, 10.0), ("b", 0.9, 20.0))]
+    (said,) = [text for text in compare(runs).summary if text.startswith("Of ")]
+    assert said == "Of 1 family of indicators that differs, 'a' leads in 1 (size)."

@@ -105,3 +105,23 @@ def test_the_learning_rate_of_a_schedule_is_no_setting_as_it_is_that_of_a_moment
 
     assert find_seed_groups(seeds()).groups is None
     assert find_seed_groups(seeds(schedulers=["OneCycleLR"])).groups == ["a", "a"]
+
+
+@pytest.mark.parametrize("where", ["setup", "hyperparameters"])
+def test_seeds_that_differ_in_a_recorded_outcome_alone_are_one_group(where):
+    several = [
+        make_run(f"{name}-{s}", run_id=f"{name}{s}", **{where: {"seed": s, "width": name, "val_loss": 0.3 + s / 10}})
+        for name in ("a", "b")
+        for s in (1, 2)
+    ]
+    cmp = compare(several)
+    assert cmp.groups is not None
+    assert [len(labels) for labels in cmp.groups["members"].values()] == [2, 2]
+    (differ,) = [caution for caution in cmp.cautions if caution["kind"] == "setups_differ"]
+    assert not any("loss" in key for key in differ["evidence"]["keys"])
+
+
+def test_settings_of_an_outcomes_name_are_settings():
+    for one, two in (({"loss_weight": 0.1}, {"loss_weight": 0.2}), ({"loss": "mse"}, {"loss": "focal"})):
+        several = [make_run("a-seed1", setup=one), make_run("a-seed2", setup=two)]
+        assert find_seed_groups(several).groups is None

@@ -10,7 +10,8 @@ from rich.text import Text
 from synthetic import declaration, make_run, zoo
 
 from lightning_costs import compare
-from lightning_costs.report.terminal.answer import answer_lines, answer_text
+from lightning_costs.report.charts.ratios import ratio_lines
+from lightning_costs.report.terminal.answer import answer_lines, answer_text, ratio_cell
 from lightning_costs.report.terminal.columns import Column, blocks, fit_table, shorten
 from lightning_costs.report.terminal.comparison import comparison_text
 
@@ -146,3 +147,40 @@ def test_a_notebook_shows_a_runs_curve_status_and_best_quality_and_a_comparisons
     html = cmp._repr_html_()
     assert "reached the best val/acc" in html
     assert "<th>status</th>" in html
+
+
+def against(*, energy_j, qualities=(0.8, 0.8, 0.8)):
+    """Three seeds of two methods; the reference's energy is given, and which quality the other one's seeds reach."""
+    costs = {"best": (10.0, energy_j), "other": (20.0, 5.0)}
+    runs = [
+        make_run(
+            f"{name}-seed{seed}",
+            run_id=f"{name}{seed}",
+            quality=[0.5, 0.9 if name == "best" else quality],
+            costs={"train_s": [1.0, train_s + seed / 100], "energy_j": [0.0, spent_j * (1 + seed / 100)]},
+            setup={"optimizer": name},
+        )
+        for name, (train_s, spent_j) in costs.items()
+        for seed, quality in enumerate(qualities)
+    ]
+    return compare(runs, targets=[0.8], reference="best")
+
+
+def ratio_words(cmp, column):
+    """The ratio to reach the target in the terminal, and on the page."""
+    (row,) = [row for row in cmp.contrasts["costs"] if row["column"] == column and row["at"] == "target"]
+    (line,) = [line for line in ratio_lines(cmp) if line.column == column and line.at != "at the end"]
+    return ratio_cell(cmp, row).plain, line.text
+
+
+def test_a_ratio_to_a_cost_of_nothing_is_infinite_and_not_never():
+    cmp = against(energy_j=0.0)
+    assert ratio_words(cmp, "energy_j") == ("∞", "∞ [∞, ∞]")
+    assert "never" not in comparison_text(cmp)
+
+
+def test_a_target_that_was_never_reached_is_still_never():
+    cmp = against(energy_j=5.0, qualities=(0.8, 0.8, 0.6))
+    assert ratio_words(cmp, "train_s")[0] == "2 [2, never]"
+    mixed = against(energy_j=0.0, qualities=(0.8, 0.8, 0.6))
+    assert ratio_words(mixed, "energy_j")[0] == "∞"  # one of three for the one reason, all of them for the other

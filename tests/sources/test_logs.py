@@ -414,3 +414,70 @@ def test_run_folders_and_tables_are_read_by_url(logged: Path, tmp_path: Path) ->
         load_runs("memory://bucket/nowhere")
     with pytest.raises(ValueError, match="nosuch://x cannot be read"):
         load_runs("nosuch://x")
+
+
+def log_offline(root: Path, rows: list[dict[str, float]], *, resume: Any = "allow", **config: Any) -> Path:
+    """The folder of an offline run 'one' of W&B's client."""
+    settings = wandb.Settings(console="off", silent=True, x_disable_stats=True)
+    with wandb.init(
+        id="one", resume=resume, mode="offline", project="p", dir=str(root), config=config, settings=settings
+    ) as run:
+        for row in rows:
+            run.log(row)
+        return Path(run.dir).parent
+
+
+def logged_rows(first: int, end: int) -> list[dict[str, float]]:
+    return [{"acc": i / 10, "trainer/global_step": i, "cost/train_s": 0.5 + i} for i in range(first, end)]
+
+
+@leet_inspect
+def test_offline_folders_of_a_resumed_run_are_one_run(tmp_path: Path) -> None:
+    folders = [log_offline(tmp_path / "a", logged_rows(0, 3)), log_offline(tmp_path / "b", logged_rows(3, 5), lr=1)]
+    alone = [load_runs(folder)[0].final["train_s"] for folder in folders]
+    assert alone == [2.5, 4.5]
+    (run,) = load_runs(folders[::-1], monitor="acc", mode="max")
+    points = run.points.drop_nulls("acc")
+    assert points["step"].to_list() == [0, 1, 2, 3, 4]
+    assert points["train_s"].to_list() == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert (run.final["train_s"], run.header["status"], run.header["missing"].get("train_s")) == (4.5, "finished", None)
+    assert run.header["setup"]["config"] == {"lr": 1}
+
+
+@leet_inspect
+def test_offline_steps_and_seconds_of_w_and_b_go_on_in_the_next_attempt(tmp_path: Path) -> None:
+    folders = [log_offline(tmp_path / name, [{"acc": 0.1}, {"acc": 0.2}]) for name in "ab"]
+    seconds = [load_runs(folder)[0].final["runtime_s"] for folder in folders]
+    (run,) = load_runs(tmp_path)
+    assert run.points.drop_nulls("acc")["step"].to_list() == [0, 1, 2, 3]
+    assert run.final["runtime_s"] == pytest.approx(sum(value or 0.0 for value in seconds))
+
+
+@leet_inspect
+def test_an_offline_folder_that_holds_the_whole_history_counts_once(tmp_path: Path) -> None:
+    log_offline(tmp_path / "a", logged_rows(0, 3))
+    log_offline(tmp_path / "b", logged_rows(0, 5))
+    (run,) = load_runs(tmp_path, monitor="acc", mode="max")
+    assert run.points.drop_nulls("acc")["train_s"].to_list() == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert run.final["train_s"] == 4.5
+
+
+@leet_inspect
+def test_offline_folders_of_one_id_that_were_not_resumed_or_that_we_recorded_apart_are_runs_of_their_own(
+    tmp_path: Path,
+) -> None:
+    for name in "ab":
+        log_offline(tmp_path / "new" / name, logged_rows(0, 2), resume=None)
+        log_offline(tmp_path / "ours" / name, logged_rows(0, 2), cost={"run_id": name})
+    assert len(load_runs(tmp_path / "new")) == 2
+    assert [run.header["recorded_as"] for run in load_runs(tmp_path / "ours")] == ["a", "b"]
+
+
+@leet_inspect
+def test_an_offline_total_that_falls_between_attempts_is_missing(tmp_path: Path) -> None:
+    log_offline(tmp_path / "a", logged_rows(0, 3))
+    log_offline(tmp_path / "b", [{"acc": 0.5, "trainer/global_step": 3, "cost/train_s": 0.25}])
+    (run,) = load_runs(tmp_path)
+    assert run.final["train_s"] is None
+    assert "a total never falls" in run.header["missing"]["train_s"]
+    assert run.final["steps"] == 4.0

@@ -245,3 +245,14 @@ def test_what_changes_within_a_run_is_no_fact_of_its_setup(tmp_path: Path) -> No
         {"origin": PUBLISHED, "lr": "0.1"},
         {"origin": PUBLISHED, "lr": "0.2"},
     )
+
+
+def test_outcomes_beside_the_monitor_are_metrics_and_no_settings(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text(
+        "model,seed,acc,loss,width,train_s\nsgd,1,0.8,0.31,8,10\nsgd,2,0.81,0.32,8,11\nsam,1,0.9,0.2,8,20\n"
+    )
+    runs = load_runs(file, monitor="acc", mode="max")
+    assert [run.quality_columns for run in runs] == [["acc", "loss"]] * 3
+    assert set(runs[0].header["setup"]) == {"origin", "seed", "width"}
+    assert list(compare(runs).groups["members"].values()) == [["sgd (t.csv row 1)", "sgd (t.csv row 2)"], ["sam"]]

@@ -165,10 +165,10 @@ def test_seeds_of_one_model_that_differ_by_more_are_not_grouped_across_models(tm
     assert list(compared.groups["members"]) == ["a", "a #2", "b", "b #2"]
 
 
-def test_a_metric_that_differs_between_seeds_is_named_as_what_keeps_them_apart(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("model,seed,acc,params,loss\na,0,70,10,0.1\na,1,71,10,0.2\n")
+def test_what_differs_between_seeds_is_named_as_what_keeps_them_apart_unless_it_is_an_outcome(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,seed,acc,params,loss,lr\na,0,70,10,0.1,1\na,1,71,10,0.2,2\n")
     compared = compare(load_runs(tmp_path / "t.csv", monitor="acc", mode="max"), monitor="acc", mode="max")
-    assert "'a' and 'a' differ in loss; --group group groups them anyway" in compared.answer["grouping"]
+    assert "'a' and 'a' differ in lr; --group group groups them anyway" in compared.answer["grouping"]
 
 
 @pytest.mark.parametrize("column", ["status", "Status", "State"])

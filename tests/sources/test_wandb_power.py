@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from wandb_server import ENTITY, WandbServer
 
 from lightning_costs import compare, load_runs
-from lightning_costs.sources.wandb import gpu_energy
+from lightning_costs.sources.columns import ReadOptions
+from lightning_costs.sources.wandb import OfflineAttempt, _Part, gpu_energy, joined_attempts, run_of_attempts
 
 pytestmark = pytest.mark.integration
 
@@ -87,3 +88,17 @@ def test_a_run_that_nobody_measured_has_its_gpus_energy_and_says_what_is_missing
     assert "without lightning-costs" in run.header["missing"]["energy_j"]
     (row,) = compare([run], targets=[0.3]).targets
     assert row["costs"]["gpu_energy_j"]["unseen"]["cost"] == pytest.approx(2500.0, abs=250.0 * (ended_s - began_s) + 1)
+
+
+def test_energy_of_a_resumed_offline_run_has_nothing_between_its_attempts():
+    def attempt(name: str, begin: float) -> OfflineAttempt:
+        events = [{"_timestamp": begin + t, "gpu.0.powerWatts": 100.0} for t in (0.0, 10.0)]
+        rows = [{"_timestamp": begin + 10.0, "_step": 0, "_runtime": 10.0, "acc": begin}]
+        about = {"run_id": "one", "start_time": f"{begin:05.0f}", "resume": True}
+        return OfflineAttempt(name, about, {}, _Part(rows, events, {}), "finished")
+
+    (attempts,) = joined_attempts([attempt("second", 1000.0), attempt("first", 0.0)])
+    run = run_of_attempts(attempts, ReadOptions())
+    assert run.points["gpu_energy_j"].to_list()[:2] == [1000.0, 2000.0]
+    assert run.final == {"gpu_energy_j": 2000.0, "runtime_s": 20.0}
+    assert "over 2 attempts" in run.header["methods"]["gpu_energy_j"]

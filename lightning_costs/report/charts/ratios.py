@@ -18,6 +18,7 @@ from lightning_costs.report.charts.data import single_line
 from lightning_costs.report.charts.fit import group_of_runs
 from lightning_costs.report.charts.look import TEXT, RunStyle, styled
 from lightning_costs.report.charts.selection import select_runs
+from lightning_costs.report.tables.tables import infinite_ratio_text
 
 #: The words for an amount that is no cost of a target.
 AT_END = "at the end"
@@ -82,15 +83,15 @@ def _line(cmp: ComparisonData, row: Contrast, label: str) -> RatioLine:
         label=label,
         at=f"to reach {target:.4g}" if row["at"] == "target" else AT_END,
         ratio=row["ratio"],
-        text=ratio_text(row["ratio"]),
+        text=ratio_text(row["ratio"], infinite_ratio_text(cmp, row)),
         verdict=row["verdict"],
         star=row["verdict"] == "less",
         improvement="" if chance is None else f"{100 * chance:.0f} %",
     )
 
 
-def ratio_text(ratio: Spread) -> str:
-    """A ratio with its interval.
+def ratio_text(ratio: Spread, infinite: str = "∞") -> str:
+    """A ratio with its interval; `infinite` says what an infinite one is.
 
     Example:
         >>> ratio_text({"n": 5, "reached": 5, "share_reached": 1.0, "median": 0.931, "low": 0.9, "high": 0.97,
@@ -100,7 +101,7 @@ def ratio_text(ratio: Spread) -> str:
     median, low, high = ratio["median"], ratio["low"], ratio["high"]
     if median is None:
         return "missing"
-    if median == math.inf:
+    if median == math.inf and infinite == "never":
         return "never reached"
     if low is None or high is None:
         return f"{_number(median)} [too few seeds]"

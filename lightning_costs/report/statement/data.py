@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_costs.analysis.metric import Metric
 from lightning_costs.records.certainty import Certainty, noted
-from lightning_costs.records.formatting import format_device_time, format_for_paper, list_words
+from lightning_costs.records.formatting import counted, format_device_time, format_for_paper, list_words
 from lightning_costs.records.samples import Amount
 
 #: Columns that are added up over runs: label, unit.
@@ -261,11 +261,6 @@ class Statement:
                     grouped.setdefault(reason, []).append(figure.label)
         found = [(reason, runs, labels) for (reason, runs), labels in grouped.items()]
         return sorted(found, key=lambda one: -one[1])
-
-
-def counted(count: int, what: str = "run") -> str:
-    """A number and what it counts."""
-    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def of_runs(counts: Iterable[tuple[object, int]]) -> list[str]:

@@ -10,10 +10,17 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from lightning_costs.records.formatting import choose_unit, format_3_digits, format_exact, format_for_paper, list_words
+from lightning_costs.records.formatting import (
+    choose_unit,
+    counted,
+    format_3_digits,
+    format_exact,
+    format_for_paper,
+    list_words,
+)
 from lightning_costs.records.versions import version_of
 from lightning_costs.report.statement import escape
-from lightning_costs.report.statement.data import INFERENCE, TOTALS, Statement, Total, counted, of_runs
+from lightning_costs.report.statement.data import INFERENCE, TOTALS, Statement, Total, of_runs
 from lightning_costs.report.statement.scores import carbon_together_g, scores
 from lightning_costs.report.tables.tables import quality_text
 

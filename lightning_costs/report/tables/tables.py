@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning_costs.analysis.agreement_schema import RankPair
 from lightning_costs.analysis.data import ComparisonData
 from lightning_costs.analysis.leads import leading
-from lightning_costs.analysis.schema import CostToTarget, Declaration, RunRow, Spread, TargetRow
+from lightning_costs.analysis.schema import Contrast, CostToTarget, Declaration, RunRow, Spread, TargetRow
 from lightning_costs.analysis.summary import family_place
 from lightning_costs.records.certainty import amount_text, noted
 from lightning_costs.records.formatting import format_amount, format_number
@@ -68,6 +68,23 @@ class FlipLine(NamedTuple):
     pairs: int
     sentences: list[str]
     more: int
+
+
+def infinite_ratio_text(cmp: ComparisonData, row: Contrast) -> str:
+    """What an infinite ratio of a group's cost to the reference's stands for: 'never' if that is surely the reason.
+
+    Anything over a cost of 0 is infinite too, and then no target was missed.
+    """
+    versus, found = cmp.contrasts, cmp.groups
+    if row["at"] != "target" or versus is None or found is None or cmp.indicators[row["column"]]["better"] == "higher":
+        return "∞"
+    spreads = next(
+        (each["costs"][row["column"]] for each in found["targets"] if each["target"] == versus["target"]), {}
+    )
+    ours, theirs = spreads.get(row["group"]), spreads.get(versus["reference"])
+    if ours is None or theirs is None or ours["reached"] == ours["n"]:
+        return "∞"
+    return "never" if theirs["least"] is not None and theirs["least"] > 0 else "∞"
 
 
 def quality_text(value: float | None) -> str:

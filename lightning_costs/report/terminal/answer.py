@@ -18,7 +18,7 @@ from lightning_costs.analysis.summary import TO_REACH
 from lightning_costs.records.certainty import Certainty, noted
 from lightning_costs.records.formatting import format_amount, list_words
 from lightning_costs.records.units import COUNTS, UNITS
-from lightning_costs.report.tables.tables import quality_text
+from lightning_costs.report.tables.tables import infinite_ratio_text, quality_text
 from lightning_costs.report.terminal.columns import Column, fit_table
 
 #: Most lines of the answer; cautions that do not fit are counted.
@@ -153,7 +153,7 @@ def _contrasts(cmp: ComparisonData, width: int) -> list[Text]:
     for cost in cmp.answer["costs"]:
         rows = [ratios.get((cost["column"], name)) for name in others]
         if any(row is not None and row["verdict"] != "equal" for row in rows):
-            cells = [ratio_cell(row) for row in rows]
+            cells = [ratio_cell(cmp, row) for row in rows]
             marks = [" *" if row is not None and row["verdict"] == "less" else "" for row in rows]
             columns.append(Column(cost["label"], cells, marks))
     columns.append(Column(f"{cmp.monitor} better by", [_difference_cell(quality.get(name)) for name in others]))
@@ -168,15 +168,17 @@ def _contrasts(cmp: ComparisonData, width: int) -> list[Text]:
     return lines
 
 
-def ratio_cell(row: Contrast | None) -> Text:
+def ratio_cell(cmp: ComparisonData, row: Contrast | None) -> Text:
     """A ratio with its interval, 'equal', or the word 'undecided'."""
     if row is None:
         return Text("–", style=_FAINT)
     if row["verdict"] == "equal":
         return Text("equal", style=_FAINT)
     if row["verdict"] == "undecided":
-        return Text(f"{_number(row['ratio']['median'])} undecided", style=_UNSURE)
-    return Text(interval_text(row["ratio"]), style=_WON if row["verdict"] == "less" else "")
+        return Text(f"{_number(row['ratio']['median'], infinite_ratio_text(cmp, row))} undecided", style=_UNSURE)
+    return Text(
+        interval_text(row["ratio"], infinite_ratio_text(cmp, row)), style=_WON if row["verdict"] == "less" else ""
+    )
 
 
 def _difference_cell(row: QualityContrast | None) -> Text:
@@ -192,25 +194,27 @@ def difference_text(row: QualityContrast) -> str:
     return interval_text(row["difference"], signed=True)
 
 
-def interval_text(found: Spread, *, signed: bool = False) -> str:
+def interval_text(found: Spread, infinite: str = "∞", *, signed: bool = False) -> str:
     """A median and its interval, which is left out if all pairs are the same.
 
     Example:
-        >>> interval_text({"n": 3, "reached": 3, "share_reached": 1.0, "median": 0.5, "low": 0.25, "high": math.inf,
-        ...                "least": 0.25, "most": math.inf, "missing": 0})
-        '0.5 [0.25, never]'
+        >>> found = {"n": 3, "reached": 2, "share_reached": 2 / 3, "median": 0.5, "low": 0.25, "high": math.inf,
+        ...          "least": 0.25, "most": math.inf, "missing": 0}
+        >>> interval_text(found), interval_text(found, "never")
+        ('0.5 [0.25, ∞]', '0.5 [0.25, never]')
     """
-    middle = _number(found["median"], signed=signed)
+    middle = _number(found["median"], infinite, signed=signed)
     if found["low"] is None or found["low"] == found["high"]:
         return middle
-    return f"{middle} [{_number(found['low'], signed=signed)}, {_number(found['high'], signed=signed)}]"
+    low, high = (_number(found[end], infinite, signed=signed) for end in ("low", "high"))
+    return f"{middle} [{low}, {high}]"
 
 
-def _number(value: float | None, *, signed: bool = False) -> str:
+def _number(value: float | None, infinite: str = "∞", *, signed: bool = False) -> str:
     if value is None:
         return "unknown"
     if math.isinf(value):
-        return "never"
+        return f"{'-' if value < 0 else '+' if signed else ''}{infinite}"
     if signed:
         return f"{value:+.2g}"
     if abs(value - 1) < 0.01 and value != 1:

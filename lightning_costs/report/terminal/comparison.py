@@ -99,8 +99,8 @@ def _contrasts(cmp: ComparisonData, width: int) -> list[Text]:
         found.append(_title(f"'{group}' over '{versus['reference']}' ({how}), 95 % interval"))
         found.append(Text(f"best {cmp.monitor}: {difference_text(row)}, {row['verdict']}{_chance(row['improvement'])}"))
         columns = [
-            _ratios(f"to {quality_text(versus['target'])}", [rows.get((name, "target")) for name in names]),
-            _ratios("at the end", [rows.get((name, "end")) for name in names]),
+            _ratios(cmp, f"to {quality_text(versus['target'])}", [rows.get((name, "target")) for name in names]),
+            _ratios(cmp, "at the end", [rows.get((name, "end")) for name in names]),
         ]
         chances = [rows.get((name, "end")) for name in names]
         if any(each is not None and each["improvement"] is not None for each in chances):
@@ -116,8 +116,8 @@ def _contrasts(cmp: ComparisonData, width: int) -> list[Text]:
     return found
 
 
-def _ratios(head: str, rows: Sequence[Contrast | None]) -> Column:
-    cells = [Text("") if row is None else ratio_cell(row) for row in rows]
+def _ratios(cmp: ComparisonData, head: str, rows: Sequence[Contrast | None]) -> Column:
+    cells = [Text("") if row is None else ratio_cell(cmp, row) for row in rows]
     return Column(head, cells, [" *" if row is not None and row["verdict"] == "less" else "" for row in rows])
 
 
