@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-slow coverage test-lowest test-newest lint docs bench paper paper-docs clean
+.PHONY: demo test test-fast test-slow coverage test-lowest test-newest lint types types-of-tests docs bench paper paper-docs clean
 
 ## Train on real data and compare the runs: no account, no network after installation.
 demo: $(READY)
@@ -58,13 +58,17 @@ paper: $(PAPER:%=paper-%)
 paper-docs: $(READY)
 	$(BIN)/python -m examples.paper draw
 
-lint: $(READY)
+lint: types types-of-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/python tools/prose.py
+
+types: $(READY)
+	$(BIN)/mypy
+
+types-of-tests: $(READY)
+	$(BIN)/mypy --config-file tests/mypy.ini --cache-dir .mypy_cache/tests  # one for both would be made anew by each
 
 ## The documentation as a site, in site/: any warning fails the build.
 docs: $(READY)

@@ -190,6 +190,7 @@ def test_costs_show_themselves_and_go_into_json() -> None:
     assert isinstance(cost, ModelCost)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_measure_is_callable_in_any_import_order() -> None:

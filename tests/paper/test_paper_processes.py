@@ -84,6 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     return run
 
 
+@pytest.mark.slow
 def test_a_pipelines_run_is_the_whole_models(trained: RunRecord) -> None:
     net = nn.Sequential(*pipeline.layers(pipeline.STUDY.sizes["tiny"]))
     params = sum(p.numel() for p in net.parameters())
@@ -102,6 +103,7 @@ def test_a_pipelines_run_is_the_whole_models(trained: RunRecord) -> None:
     assert trained.points["val/acc"].drop_nulls().len() == 2
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_the_other_and_says_why(tmp_path: Path) -> None:
     (job,) = pipeline.STUDY.jobs("tiny", tmp_path, 1, ["m1"])
     with pytest.raises(RuntimeError, match=r"(?s)rank 1 failed.*no such luck"):

@@ -182,6 +182,7 @@ def test_cautions_name_labels_rather_than_columns():
     assert text == "less by total s, energy j; not my_total_s_2"
 
 
+@pytest.mark.slow
 def test_figures_are_those_that_were_asked_for_in_the_formats_and_width_asked_for(tmp_path):
     cmp = compare(zoo(3, 8), group="none")
     files = cmp.to_figures(tmp_path, only=["energy_j"], formats=["svg"], width="column")

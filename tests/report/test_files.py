@@ -173,6 +173,7 @@ def test_leaving_runs_out_of_drawings_changes_no_finding():
         assert all(list(costs) == few.labels for costs in row["costs"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_page_of_a_thousand_runs_stays_under_eight_megabytes(tmp_path):
     cmp = compare(zoo(1000, 40))

@@ -279,6 +279,7 @@ def test_hostile_names_stay_texts_in_every_section(browser, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
 def test_of_very_many_runs_some_are_drawn_and_all_are_there(browser, tmp_path):
     runs = [
         make_run(

@@ -194,6 +194,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOSTLY_ONE)
 def test_a_monitor_that_a_spawned_process_gets_is_a_callback_there(tmp_path: Path, name: str) -> None:
     script = tmp_path / "spawns.py"

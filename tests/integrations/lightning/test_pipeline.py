@@ -89,6 +89,7 @@ def test_a_schedule_is_found_and_one_step_of_it_is_drawn_on_the_page_and_for_wan
     assert pictures[0].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_example_trains_two_stages_on_two_processes(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(
         "import runpy\nfrom lightning_costs.probes.pipeline import timeline_exchange as pipeline_lanes\n"
