@@ -331,7 +331,7 @@ def _prefix(letter: str, *, counted: bool) -> str | None:
 
 
 def _recased(text: str) -> str:
-    """A unit in the case that it is written in: kwh, gb, gib, kg. Milli and mega are told apart by nothing else."""
+    """A unit in the case that it is written in: kwh, gb, gib, kg. Nothing else distinguishes milli from mega."""
     found = _BYTES.fullmatch(text)
     if found is not None:
         return f"{found[1].upper()}{'i' if found[2] else ''}B"

@@ -39,7 +39,8 @@ from lightning_costs.probes.opcount.feature_model import Vector
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.module_calls import ModuleCallRecorder
 from lightning_costs.probes.opcount.step_kinds import PendingKinds, StepKind
-from lightning_costs.probes.opcount.strata import Estimate, Stratum
+from lightning_costs.probes.opcount.strata import Estimate
+from lightning_costs.probes.opcount.stratum import Stratum
 from lightning_costs.probes.opcount.triton_launches import watch_triton_launches
 from lightning_costs.probes.parameters import in_shards, repeated_blocks
 from lightning_costs.probes.repeat_steps import compiled_graphs

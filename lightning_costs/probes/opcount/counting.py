@@ -22,7 +22,8 @@ from lightning_costs.probes.opcount.feature_model import Vector
 from lightning_costs.probes.opcount.mode import OpCounterMode, OpCounts
 from lightning_costs.probes.opcount.sampling import RecountSchedule
 from lightning_costs.probes.opcount.step_kinds import at_any_moment, of_any_size
-from lightning_costs.probes.opcount.strata import Estimate, Strata, Stratum
+from lightning_costs.probes.opcount.strata import Estimate, Strata
+from lightning_costs.probes.opcount.stratum import Stratum
 from lightning_costs.records.step_profile import ClassKey
 
 _log = logging.getLogger("lightning_costs")

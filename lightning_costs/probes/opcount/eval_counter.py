@@ -21,7 +21,7 @@ from lightning_costs.probes.opcount.counting import (
 )
 from lightning_costs.probes.opcount.mode import OpCounterMode
 from lightning_costs.probes.opcount.step_kinds import StepKind
-from lightning_costs.probes.opcount.strata import Stratum
+from lightning_costs.probes.opcount.stratum import Stratum
 from lightning_costs.probes.opcount.triton_launches import watch_triton_launches
 from lightning_costs.records.missing import Missing
 

@@ -16,7 +16,8 @@ from lightning_costs.probes.opcount.sampling import (
     SHARE,
     RecountSchedule,
 )
-from lightning_costs.probes.opcount.strata import Strata, shares
+from lightning_costs.probes.opcount.strata import Strata
+from lightning_costs.probes.opcount.stratum import shares
 
 ONE = (1.0,)
 
