@@ -110,6 +110,16 @@ def _wait(trainer: Any) -> None:
         torch.cuda.synchronize()
 
 
+def prepare(*, first: bool) -> None:
+    """One thread, no words; only a few first points at any pace, unless the first ones are timed."""
+    torch.set_num_threads(1)
+    if not first:
+        emission.POINTS_AT_ANY_PACE = emission.FIRST_POINTS = FIRST_POINTS
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def step_us(make: Callable[[], Callback | None], every: int, args: argparse.Namespace) -> tuple[float, float]:
     warmup = WARMUP_STEPS if args.first else FIRST_POINTS * every + 60
     watch = Stopwatch(warmup)
@@ -177,12 +187,7 @@ def main() -> None:
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    if not args.first:
-        emission.POINTS_AT_ANY_PACE = emission.FIRST_POINTS = FIRST_POINTS
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    prepare(first=args.first)
     with tempfile.TemporaryDirectory() as folder:
         contenders: dict[str, Callable[[], Callback | None]] = {
             "no monitor": lambda: None,

@@ -15,13 +15,11 @@ trainings' here: these paces are slowed down by their number.
 from __future__ import annotations
 
 import argparse
-import logging
 import platform
 import statistics
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from io import StringIO
@@ -29,7 +27,7 @@ from io import StringIO
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, ThroughputMonitor
-from overhead import FIRST_POINTS, WARMUP_STEPS, Mlp, NoWhere
+from overhead import FIRST_POINTS, WARMUP_STEPS, Mlp, NoWhere, prepare
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
@@ -126,10 +124,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, nargs="+", default=[1, 50], help="log_every_n_steps, one after the other")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "pytorch_lightning", "lightning_costs"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    prepare(first=args.first)
     print(f"torch {torch.__version__}, Lightning {pl.__version__}, Python {platform.python_version()}, {cpu_name()}")
     with tempfile.TemporaryDirectory() as folder:
         make: dict[str, Callable[[], Callback | None]] = {
@@ -138,8 +133,6 @@ def main() -> None:
             "CostMonitor": lambda: CostMonitor(save_dir=folder),
             "ThroughputMonitor": lambda: ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0])),
         }
-        if not args.first:
-            emission.POINTS_AT_ANY_PACE = emission.FIRST_POINTS = FIRST_POINTS
         for module, shares, seconds in (
             (emission, ("SHARE_OF_FIRST_POINTS", "SHARE_OF_POINTS"), ("MOST_APART_S",)),
             (sampling, ("FIRST_SHARE", "SHARE"), ("FIRST_S",)),
