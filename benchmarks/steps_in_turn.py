@@ -15,6 +15,7 @@ trainings' here: these paces are slowed down by their number.
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import statistics
 import tempfile
@@ -108,6 +109,9 @@ def take_turns(make: dict[str, Callable[[], Callback | None]], steps: int, every
         finally:
             turns.hand_over(place, done=True)
 
+    # Four trainings make the garbage of four: no process with one of them has a full collection in its first steps.
+    gc.collect()
+    gc.freeze()
     threads = [threading.Thread(target=train, args=it) for it in enumerate(make)]
     with redirect_stderr(StringIO()):
         for thread in threads:

@@ -181,7 +181,9 @@ class Strata(Generic[T]):
         """Whether all batches are of strata that were counted, and the counts of each agree."""
         if self.unknown or self.rest:
             return False
-        if self._agree is None or self._siblings:  # these are settled by how many batches there are, too
+        if self._changed:
+            self._add_up()
+        if self._agree is None:
             self._agree = all(stratum.agrees and not stratum.unchecked for stratum in self._strata.values())
         return self._agree
 
@@ -197,6 +199,8 @@ class Strata(Generic[T]):
 
     def _add_up(self) -> None:
         """Add to the sums what was booked since: only strata that changed are read."""
+        if self._siblings:  # these are settled by how many batches there are, too
+            self._agree = None
         for stratum in self._changed:
             if not stratum.values and not stratum.amounts:
                 continue
