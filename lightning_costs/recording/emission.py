@@ -34,10 +34,10 @@ POINTS_BEFORE_THINNING = 1000
 #: took some seconds is followed by the next one after that many over a share of the time, so that measuring stays a
 #: small part of a training whose steps take a millisecond. A short training keeps every point. One slow point must not
 #: hide what follows it.
-POINTS_AT_ANY_PACE = 100
+POINTS_AT_ANY_PACE = 64
 #: The share of the time for points up to this one, and for those after it.
 FIRST_POINTS = 200
-SHARE_OF_FIRST_POINTS = 0.01
+SHARE_OF_FIRST_POINTS = 0.005
 SHARE_OF_POINTS = 0.00125
 MOST_APART_S = 1.0
 
