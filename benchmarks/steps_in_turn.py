@@ -33,10 +33,12 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from lightning_costs import CostMonitor
+from lightning_costs.indicators import reader
 from lightning_costs.probes import step_monitor
 from lightning_costs.probes.cpu_name import cpu_name
 from lightning_costs.probes.opcount import sampling
 from lightning_costs.recording import emission
+from lightning_costs.storage.run_folder import files
 
 BATCH, BATCHES = 8, 250
 
@@ -138,7 +140,9 @@ def main() -> None:
             "ThroughputMonitor": lambda: ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0])),
         }
         for module, shares, seconds in (
-            (emission, ("SHARE_OF_FIRST_POINTS", "SHARE_OF_POINTS"), ("MOST_APART_S",)),
+            (emission, ("SHARE_OF_FIRST_POINTS", "SHARE_OF_POINTS"), ("MOST_APART_S", "MIN_READ_INTERVAL_S")),
+            (reader, (), ("MIN_READ_INTERVAL_S", "MAX_READ_INTERVAL_S")),
+            (files, (), ("FLUSH_EVERY_S",)),
             (sampling, ("FIRST_SHARE", "SHARE"), ("FIRST_S",)),
             (step_monitor, (), ("LEAST_WATCHED_APART_S",)),
         ):
