@@ -48,8 +48,8 @@ def _phases(header: Mapping[str, Any], final: Mapping[str, float | None]) -> lis
         return []
     shares = ", ".join(f"{word} {_share(seconds, train_s)}" for word, seconds in found.items())
     counting_s = (header.get("census") or {}).get("took_s") or 0.0
-    if counting_s >= _LEAST_COUNTING * train_s:  # in a phase if the counted step was timed, else in the rest
-        shares += f"; {_share(counting_s, train_s)} of it, mostly in the rest, is what counted steps took beyond others"
+    if counting_s >= _LEAST_COUNTING * train_s:  # in phases if the counted step was timed, else in the rest
+        shares += f"; {_share(counting_s, train_s)} of it is what counted steps took beyond others"
     return [f"training of {format_amount(train_s, 's')}: {shares}"]
 
 
