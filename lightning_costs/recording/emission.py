@@ -117,6 +117,11 @@ class Emission:
                 meter.on_bucket_change()
         self.window.overhead_s += self._clock() - began
 
+    @property
+    def unmetered_s(self) -> float | None:
+        """Seconds of this attempt before energy was metered; None if it is not."""
+        return self._meters.unmetered_s if self._meters is not None and self._meters.any_metered else None
+
     def finish(self) -> None:
         """No batch follows: what the device idled since the last one is known."""
         self._steps.finish(self._accounts.data_wait_s(), self._accounts.hooks_s())

@@ -129,7 +129,10 @@ class RunHooks:
         self._run.begin_attempt({**facts, "started": iso(started_s), "device": device_name(context)})
         self._history = MemoryHistory() if self._oom_snapshot else None
         self._points.start()
-        self._run.header["attempts"][-1]["startup_s"] = self._accounts.startup()
+        attempt = self._run.header["attempts"][-1]
+        attempt["startup_s"] = self._accounts.startup()
+        if (unmetered_s := self._points.unmetered_s) is not None:
+            attempt["unmetered_s"] = unmetered_s
 
     @never_harmful
     def note_error(self, error: BaseException | None) -> None:

@@ -43,10 +43,16 @@ Stage = Literal["made", "open", "training", "ended"]
 
 
 def status_from_exception(error: type[BaseException] | None) -> Status:
-    """How a run ended that was left by this kind of error: by a person or a signal, by a failure, or by none."""
+    """How a run ended that was left by this kind of error: by a person, signal or search, by a failure, or by none."""
     if error is None:
         return "finished"
-    return "interrupted" if issubclass(error, KeyboardInterrupt | SystemExit) else "failed"
+    ended_on_purpose = issubclass(error, KeyboardInterrupt | SystemExit) or _prunes(error)
+    return "interrupted" if ended_on_purpose else "failed"
+
+
+def _prunes(error: type[BaseException]) -> bool:
+    """Whether Optuna ends a trial by this error, as its integrations do in the middle of a fit: nothing went wrong."""
+    return any(cls.__name__ == "TrialPruned" and cls.__module__.partition(".")[0] == "optuna" for cls in error.__mro__)
 
 
 @final

@@ -206,6 +206,8 @@ def _startup(attempts: Sequence[Mapping[str, Any]]) -> str:
     words = [f"{label} {format_amount(seconds, 's')}" for label, seconds in sums.items() if seconds]
     waited_s = sum(float(attempt.get("first_wait_s") or 0.0) for attempt in attempts)
     after = f"; then {format_amount(waited_s, 's')} of training until the first batch's work" if waited_s else ""
+    unmetered_s = sum(attempt.get("unmetered_s") or 0.0 for attempt in attempts)
+    after += f"; {format_amount(unmetered_s, 's')} of it before energy was metered" if unmetered_s else ""
     return ", ".join(words) + (" over all attempts" if len(attempts) > 1 else "") + after
 
 

@@ -10,6 +10,8 @@ from lightning_costs.records.formatting import format_amount
 
 #: Kinds of communication and categories of a traced step that are named at most.
 _MOST = 6
+#: Counting below this share of the training time is not named.
+_LEAST_COUNTING = 0.02
 _PHASES = {
     "forward_s": "forward passes",
     "backward_s": "backward passes",
@@ -45,6 +47,9 @@ def _phases(header: Mapping[str, Any], final: Mapping[str, float | None]) -> lis
     if not train_s or len(found) < len(_PHASES):
         return []
     shares = ", ".join(f"{word} {_share(seconds, train_s)}" for word, seconds in found.items())
+    counting_s = (header.get("census") or {}).get("took_s") or 0.0
+    if counting_s >= _LEAST_COUNTING * train_s:  # in phases if the counted step was timed, else in the rest
+        shares += f"; {_share(counting_s, train_s)} of it is what counted steps took beyond others"
     return [f"training of {format_amount(train_s, 's')}: {shares}"]
 
 

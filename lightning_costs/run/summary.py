@@ -137,6 +137,7 @@ def describe_run(header: Mapping[str, Any], final: Mapping[str, float | None] | 
         lines.append(f"memory at its peak, {total} in the {at_peak['phase']} phase: {kinds}")
     lines += describe_ranks(header.get("ranks") or {}, final or {})
     lines += _energy(header.get("energy") or {})
+    lines += _unmetered(header.get("attempts") or (), final or {})
     lines += _by_whom(header.get("by_whom_s", ()), final or {})
     if census := header.get("census"):
         lost, batches, counted = census["batches_not_counted"], census["batches"], census["counted_steps"]
@@ -253,6 +254,21 @@ def _energy(meters: Mapping[str, Any]) -> list[str]:
             "this job's"
         )
     return lines
+
+
+#: Time without a meter below this share of the total time is not named.
+_LEAST_UNMETERED = 0.1
+
+
+def _unmetered(attempts: Iterable[Mapping[str, Any]], final: Mapping[str, float | None]) -> list[str]:
+    """How much of the total time the energy leaves out, if a reader who divides one by the other would go wrong."""
+    total_s, unmetered_s = final.get("total_s"), sum(attempt.get("unmetered_s") or 0.0 for attempt in attempts)
+    if final.get("energy_j") is None or not total_s or unmetered_s < _LEAST_UNMETERED * total_s:
+        return []
+    return [
+        f"energy is metered from the monitor's setup on: the start-up before it, {format_amount(unmetered_s, 's')} of "
+        f"{format_amount(total_s, 's')}, is in the total time and not in the energy"
+    ]
 
 
 #: Callbacks and loggers below this share of the total time are not named.

@@ -62,6 +62,10 @@ _NEXT: Mapping[Kind, str] = {
     "memory-bound": "torch.compile to fuse elementwise operators, fused attention, bf16 activations, channels_last",
     "compute-bound": "lower precision (bf16, FP8) or fewer FLOPs a sample: the device is used well as it is",
 }
+#: Nothing is copied to a CPU, so pinned memory has no use there: torch warns of it.
+_INPUT_NEXT_ON_CPU = (
+    "more num_workers, persistent_workers=True, or less work for each sample (decode once, cache, smaller files)"
+)
 _STRAGGLER_NEXT = {
     "input": "the data path of that rank: its storage, its workers, its share of long samples",
     "transfer": "pinned memory and the PCIe link of that rank",
@@ -101,8 +105,7 @@ class Verdict:
         Example:
             >>> verdict({"setup": {"device": "cpu"}}, {"train_s": 20.0, "total_s": 25.0, "data_wait_s": 8.0}).words()
             'verdict: input-bound: training waited 8 s of 20 s for batches (40 %); try more num_workers, \
-persistent_workers=True, pin_memory=True, or less work for each sample (decode once, cache, smaller files); \
-would save at most 8 s'
+persistent_workers=True, or less work for each sample (decode once, cache, smaller files); would save at most 8 s'
         """
         title = {"none": "no single bottleneck", "unknown": "unknown"}.get(self.kind, self.kind)
         parts = [f"verdict: {title}" + (f": {', '.join(self.evidence)}" if self.evidence else "")]
@@ -242,7 +245,8 @@ def _saved(run: _Run, lost_s: Amount) -> tuple[Amount, Amount, Amount]:
 def _input(run: _Run) -> _Loss:
     """Waiting for data: a CPU's host waits itself; a CUDA device was seen idle meanwhile."""
     what = "waiting for data"
-    if run.setup.get("device") == "cpu":
+    on_cpu = run.setup.get("device") == "cpu"
+    if on_cpu:
         (waited_s,), of_s, who = run.needs(what, "data_wait_s"), run.train_s, "training"
     else:
         (waited_s, of_s), who = run.needs(what, "idle_data_s", "timed_s"), "the device"
@@ -255,7 +259,8 @@ def _input(run: _Run) -> _Loss:
     slow = run.straggler
     if slow is not None and slow["phase"] == "input" and 0 in slow["ranks"]:
         share = max(0.0, share - slow["waited_s"] / run.train_s)  # that rank's input, not everybody's
-    return _Loss(kind="input-bound", s=share * run.train_s, share=share, evidence=evidence)
+    try_next = _INPUT_NEXT_ON_CPU if on_cpu else ""
+    return _Loss(kind="input-bound", s=share * run.train_s, share=share, evidence=evidence, next=try_next)
 
 
 def _straggler(run: _Run) -> _Loss:

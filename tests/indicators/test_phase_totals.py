@@ -75,6 +75,15 @@ def test_in_a_pipeline_phases_are_missing_with_what_is_known(opened: tuple[Indic
     assert "stage_busy_s" in panel.missing["step_rest_s"]
 
 
+def test_what_counting_took_of_a_short_training_is_said_beside_the_phases() -> None:
+    final = {"train_s": 1.6, "forward_s": 0.24, "backward_s": 0.16, "optimizer_s": 0.16, "step_rest_s": 1.04}
+    words = "training of 1.6 s: forward passes 15 %, backward passes 10 %, updates 10 %, the rest 65 %"
+    assert describe_steps({"census": {"took_s": 0.96}}, final) == [
+        f"{words}; 60 % of it is what counted steps took beyond others"
+    ]
+    assert describe_steps({"census": {"took_s": 0.01}}, final) == [words]
+
+
 def test_what_is_missing_has_no_sentence() -> None:
     final = {"train_s": 10.0, "forward_s": 3.0, "backward_s": 6.0, "optimizer_s": None, "step_rest_s": 0.5}
     assert describe_steps({}, final) == []

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 
+import optuna
 import pytest
 import torch
 from fakes import FakeClock, derived, measured
@@ -258,7 +259,13 @@ def test_a_recorder_is_used_for_one_run(make, clock):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted"), (SystemExit, "interrupted"), (None, "finished")],
+    [
+        (RuntimeError, "failed"),
+        (KeyboardInterrupt, "interrupted"),
+        (SystemExit, "interrupted"),
+        (None, "finished"),
+        (optuna.TrialPruned, "interrupted"),
+    ],
 )
 def test_a_run_ends_as_its_with_ended(make, clock, error, status):
     recorder = make()

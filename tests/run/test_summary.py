@@ -125,3 +125,14 @@ def test_how_energy_was_got_is_said_with_its_bounds_and_whose_it_is():
     ]
     nothing = {"method": "none", "instrument": "", "error_j": 0.0, "detail": ""}
     assert describe_run({"energy": {"gpu": nothing, "job_share_fraction": None}}) == []
+
+
+def test_a_start_up_that_no_meter_saw_is_named_beside_the_total_time():
+    header, final = {"attempts": [{"unmetered_s": 20.0}, {"unmetered_s": 11.5}]}, {"total_s": 35.0, "energy_j": 78.0}
+    assert describe_run(header, final) == [
+        "energy is metered from the monitor's setup on: the start-up before it, 31.5 s of 35 s, is in the total "
+        "time and not in the energy"
+    ]
+    assert describe_run(header, {**final, "total_s": 3500.0}) == []
+    assert describe_run(header, {**final, "energy_j": None}) == []
+    assert describe_run({"attempts": [{}]}, final) == []

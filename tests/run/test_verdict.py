@@ -64,6 +64,12 @@ BALANCED = {
 }
 
 
+def test_only_a_device_that_batches_are_copied_to_is_advised_to_pin_memory() -> None:
+    on_cpu = verdict({"setup": {"device": "cpu"}}, {"train_s": 20.0, "data_wait_s": 8.0})
+    assert (on_cpu.kind, "pin_memory" in on_cpu.next) == ("input-bound", False)
+    assert "pin_memory" in verdict(ONE, {**GPU, "idle_s": 350.0, "idle_data_s": 330.0}).next
+
+
 @pytest.mark.parametrize("case", PLANTED)
 def test_a_planted_bottleneck_is_named_with_figures_and_what_to_try(case: str) -> None:
     kind, header, figures = PLANTED[case]

@@ -141,6 +141,8 @@ class EnergyMeters:
         self._joules = dict.fromkeys(self._meters, 0.0)
         self._by_account: dict[str, float] = {}
         self._spent_s = accounts.read() if accounts is not None else {}
+        #: Seconds of the run's clock before the meters were opened: their energy is in no column.
+        self.unmetered_s = sum(self._spent_s.values())
         self._read_s = now_s()
         self._sample: StepSample | None = None
         self._readings = 0
@@ -180,6 +182,12 @@ class EnergyMeters:
     def has(self, component: str) -> bool:
         """Whether this rank reads a component at all: others' nodes and devices are others'."""
         return component in self._meters
+
+    @property
+    def any_metered(self) -> bool:
+        """Whether a component that this rank reads is metered or modelled: neither missing nor zero by definition."""
+        found = [meter for meter in self._meters.values() if not isinstance(meter, Missing)]
+        return any(meter.metering().method != "none" for meter in found)
 
     def method(self, component: str) -> str:
         """How a component is got, in words."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
-from lightning_costs.probes.memory.tensors import tensors_by_kind
+from lightning_costs.probes.memory.tensors import storages, tensors_by_kind
 from lightning_costs.probes.opcount.counting import (
     DISCARDED,
     FEW_KINDS,
@@ -59,7 +59,8 @@ class StepOpCounter(OpCounting):
     known. One that differs by its nodes alone waits for a few steps, and for its next turn if it comes in turn.
 
     Memory of the very first step does not include the optimizer's state, which its end makes: keys counted then are
-    followed once more after it.
+    followed once more after it. So is a counted step that finds more weights, gradients and state than any followed
+    one did: another model's optimizer has made its state by then, or a layer is no longer frozen.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class StepOpCounter(OpCounting):
         self._seen: set[Hashable] = set()
         self._classes: dict[Hashable, Mapping[tuple[ClassKey, str], int]] = {}
         self._again: set[Hashable] = set()
+        #: Most bytes of weights, gradients and state that a followed step found.
+        self._found_bytes = -1
         self._waiting = PendingKinds()
         #: Steps that were counted as their kind was new.
         self._new = 0
@@ -203,8 +206,10 @@ class StepOpCounter(OpCounting):
         try:
             if self.calls is None and self._module is not None and self._may_watch_calls():
                 calls = ModuleCallRecorder(self._module, keep_example=self.keep_example, samples=samples)
-            if follow and (key not in self._seen or key in self._again):  # of one seen before, counts are enough
-                follows = self._follow()
+            found_bytes = self._bytes_at_rest() if follow else 0
+            if follow and (key not in self._seen or key in self._again or found_bytes > self._found_bytes):
+                follows = self._follow()  # of a step like one followed before, counts are enough
+                self._found_bytes = max(self._found_bytes, found_bytes)
             # Steps of a kind have the same classes of operators; only predictions need these, and a third of the cost.
             classes = self._classes.get(key) if self._updated else None
             watch = OpCounterMode(
@@ -305,6 +310,13 @@ class StepOpCounter(OpCounting):
         follows.track("other", self._module.buffers())
         self._hold(follows)
         return follows
+
+    def _bytes_at_rest(self) -> int:
+        if self._module is None or self._device is None:
+            return 0
+        kinds = tensors_by_kind(self._module, self._optimizers())
+        held = {storage._cdata: storage.nbytes() for _, tensors in kinds for storage in storages(tensors)}
+        return sum(held.values())
 
     def _hold(self, follows: StorageTracker) -> None:
         assert self._module is not None

@@ -265,7 +265,7 @@ _ATTEMPT = _fields(
     {
         **dict.fromkeys(("id", "began", "started", "ended", "status", "device", "launch", "unbegun_since"), _text),
         **dict.fromkeys(("devices", "nodes", "from_step", "row", "resumed", "restart"), _count),
-        **dict.fromkeys(("queue_s", "first_batch_s", "first_wait_s"), _number),
+        **dict.fromkeys(("queue_s", "first_batch_s", "first_wait_s", "unmetered_s"), _number),
         "unbegun": _each(_text),
         "startup_s": _AMOUNTS,
         "lost": _AMOUNTS,

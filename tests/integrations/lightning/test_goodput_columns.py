@@ -145,7 +145,10 @@ def test_the_start_up_is_split_into_parts_that_add_up_to_it(tmp_path: Path) -> N
     assert parts["data"] >= 0.05
     assert parts["model"] >= 0.15
     assert 0.2 <= attempt["first_wait_s"] <= attempt["first_batch_s"] <= run.final["train_s"]
-    assert goodput(run.header, run.final).bucket("setup").how.startswith(("imports ", "script "))
+    setup = goodput(run.header, run.final).bucket("setup")
+    assert setup.how.startswith(("imports ", "script "))
+    assert 0.0 < attempt["unmetered_s"] < run.final["setup_s"]
+    assert setup.how.endswith("of it before energy was metered")
     assert "setup_environment" not in vars(strategy)
 
 

@@ -537,6 +537,25 @@ def test_a_key_counted_before_the_first_update_is_followed_once_more_for_its_mem
     assert census.memory.peak_bytes["forward"] - adam_steps(1).memory.peak_bytes["forward"] == 2 * WEIGHTS
 
 
+def test_a_counted_step_that_finds_more_state_than_those_before_is_followed_for_its_memory():
+    """K-fold: the folds' models have batches of the same shapes, and each adds its gradients and its state."""
+    nets = nn.ModuleList(nn.Linear(100, 200, bias=False) for _ in range(3))
+    optimizers = [torch.optim.SGD(net.parameters(), 0.1, momentum=0.9) for net in nets]
+    census, weights, peaks = StepOpCounter(nets, lambda: optimizers, torch.device("cpu")), 4 * 100 * 200, []
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        for _ in range(4):
+            with census.counting("k", 50):
+                optimizer.zero_grad()
+                net(torch.randn(50, 100)).sum().backward()
+                optimizer.step()
+            census.record_batch("k")
+            census.commit(steady=True)
+        peaks.append(census.memory.most_bytes)
+    assert census.memory.at_peak_bytes["opt_state"] == 3 * weights
+    assert census.memory.at_peak_bytes["grad"] == 3 * weights
+    assert [more - peaks[0] for more in peaks[1:]] == [2 * weights, 4 * weights]
+
+
 def test_activations_are_what_the_forward_pass_made_and_the_backward_pass_needs():
     # Tanh keeps its output; the product before it is gone by then. The loss is a number, and so is the gradient of
     # itself that backward begins with.
