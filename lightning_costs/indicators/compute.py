@@ -70,6 +70,8 @@ class _Census(Measured):
         census = self._census
         if census.failed is not None:
             raise Missing(census.failed)
+        if not census.batches and not sample.batches:  # a checkpoint before the first one: what goes missing stays so
+            return 0.0
         if not census.counted and not census.censuses:
             raise Missing(f"no batch was counted: {census.why_none}")
         if sample.trigger == "end" and census.waiting:

@@ -134,6 +134,8 @@ class _PhasePeak(Measured):
         )
 
     def read(self, sample: StepSample) -> Amount:
+        if not self._census.batches and sample.trigger != "end":
+            return None
         memory = counted_memory(self._census)
         early = "; before the first update, so without optimizer state" if self._census.memory_is_early else ""
         self.method = self._how + early

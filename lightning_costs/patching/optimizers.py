@@ -308,7 +308,8 @@ def hook_step(
         plain: Whether both take the hooks' own arguments: that spares a call.
         within: Optimizers inside whose steps neither is called.
     """
-    takes = getattr(getattr(type(optimizer), "step", None), "hooked", False)
+    # `is`: torch sets True, and a mock in place of the step would record that it was asked for its truth.
+    takes = getattr(getattr(type(optimizer), "step", None), "hooked", False) is True
     for name, function in (("register_step_pre_hook", before), ("register_step_post_hook", after)):
         if function is None or not hasattr(optimizer, name):
             continue

@@ -6,6 +6,7 @@ Nearly every step is one, and must cost next to nothing. Four modules share this
       puts `dispatch` around a step's work       arm, disarm: after a step      take, `gradients`:
       appends to `events`                          that was recorded in full      when a window is read or closed,
       clears `recorded` at a fetch               left, until_s: `allow_repeats`   and when probes open
+      puts steps of a finder `aside`
                                                        │                               ▲
             │                                          ▼                               │ `record_repeats`, once for
             └──── dispatch ────▶ RepeatedStepFastPath: same, recorded, nodes ──────────┘ all that were noted
@@ -37,7 +38,8 @@ import math
 import sys
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, final
@@ -243,6 +245,17 @@ class RepeatedStepFastPath:
     def disarm(self) -> None:
         """The next step has to be recorded in full."""
         self.left = 0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around steps of another training that `dispatch` sees as well: what it knows of this one's batch stays."""
+        known, recorded, same, nodes = len(self.events), self.recorded, self.same, self.nodes
+        self.disarm()
+        try:
+            yield
+        finally:
+            del self.events[known:]
+            self.recorded, self.same, self.nodes = recorded, same, nodes
 
     def dispatch(
         self,

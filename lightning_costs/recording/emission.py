@@ -190,7 +190,8 @@ class Emission:
         vector = self._reader.read(sample)
         self._batches += sample.batches
         ending = trigger == "end"
-        known = bool(self._run.header["statics"])
+        # Before the first batch, which a checkpoint may come before, they are not known, and would go missing for good.
+        known = bool(self._run.header["statics"]) or not self._run.opened
         statics = None if known and (not ending or self._hurry) else self._reader.statics(sample)
         if ending and statics is not None:
             self._job.leave_statics(statics)

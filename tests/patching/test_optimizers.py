@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
+from unittest.mock import call, patch
 
 import pytest
 import torch
@@ -164,6 +165,18 @@ def test_an_optimizer_whose_class_calls_no_hooks_has_its_updates_counted_once(ca
     assert updates == [1, 1, 1]
     assert "step" not in vars(optimizer)
     assert not caplog.records
+
+
+def test_a_mock_in_place_of_a_step_records_the_scripts_calls_alone_and_they_are_counted() -> None:
+    patches, updates = Patches(), list[int]()
+    with patch.object(SGD, "step") as mock:
+        optimizer = SGD([nn.Parameter(torch.ones(1))], 0.1)
+        mock.reset_mock()  # torch asks it as well
+        hook_optimizer_step(optimizer, partial(updates.append, 1), patches)
+        optimizer.step(closure=None)
+        assert mock.mock_calls == [call(closure=None)]
+    assert updates == [1]
+    patches.restore()
 
 
 def test_an_optimizer_that_another_holds_is_counted_for_itself_if_it_is_one_of_the_scripts() -> None:

@@ -81,6 +81,18 @@ def test_a_step_in_which_something_else_happened_is_told(events: list[int]):
     assert not stride.train_s
 
 
+@pytest.mark.parametrize(("events", "way"), [([BACKWARD, 0], "alike, noted"), ([BACKWARD], "alike, told")])
+def test_steps_of_another_training_leave_the_batch_at_hand_as_it_was(events: list[int], way: str) -> None:
+    _, stride = striding()
+    assert step(stride, PAIR, events) == way
+    before = list(stride.events), stride.recorded, stride.same, stride.nodes, list(stride.train_s)
+    with stride.aside():
+        assert step(stride, PAIR, [BACKWARD, 0]) == "in full"
+    assert before == (list(stride.events), stride.recorded, stride.same, stride.nodes, list(stride.train_s))
+    stride.take_events()
+    assert step(stride, PAIR, [BACKWARD, 0]) == "in full"
+
+
 def test_a_batch_that_is_used_up_by_looking_is_not_looked_into():
     generator = (tensor for tensor in PAIR)
     assert step(striding()[1], generator, [BACKWARD, 0]) == "in full"

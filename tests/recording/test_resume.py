@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 
 import attempts
 import pytest
+import torch
 from attempts import BATCH
 from fakes import FakeClock, measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from lightning_costs import Recorder, load_run
 from lightning_costs.storage.run_folder.files import HEADER
@@ -50,6 +53,27 @@ def test_a_resumed_run_goes_on_with_identity_and_totals(tmp_path):
     assert (run.final["steps"], run.final["train_s"], run.final["samples"]) == (5.0, 5.0, 40.0)
     assert [p.name for p in tmp_path.iterdir()] == [run.id]
     assert run.points["steps"].to_list() == [1.0, 2.0, 3.0, 4.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("first", [lambda r: r.state_dict(), lambda r: r.log_metrics({"acc": 0.1})])
+def test_a_checkpoint_or_an_evaluation_before_the_first_batch_leaves_nothing_missing(tmp_path, first):
+    def train(first: Callable[[Recorder], object]) -> Recorder:
+        net = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        with Recorder(save_dir=tmp_path, module=net, optimizers=[optimizer]) as recorder:
+            first(recorder)
+            for _ in range(3):
+                batch = torch.ones(8, 4)
+                with recorder.train_batch(batch):
+                    optimizer.zero_grad()
+                    net(batch).sum().backward()
+                    optimizer.step()
+                recorder.step(batch)
+        return recorder
+
+    early, plain = train(first), train(id)
+    assert early.final["flop"] == plain.final["flop"] == 3 * 2 * (2 * 8 * 4 * 2)
+    assert early.header["missing"].keys() == plain.header["missing"].keys()
 
 
 def test_each_attempt_is_listed(tmp_path):

@@ -193,7 +193,7 @@ class TrainerHooks:
     def _fitting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if self._is_away():  # a finder swapped the list and trains for itself
-                with self._accounts.bucket("other"):
+                with self._accounts.bucket("other"), self._steps.unwatched():
                     return original(*args, **kwargs)
             self._steps.hook_optimizers()
             self._listener.on_train_start()

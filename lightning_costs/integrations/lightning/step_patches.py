@@ -126,6 +126,17 @@ class StepPatches:
         self._optimizers.hook()
 
     @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Around steps that are none of the fit, perhaps in its midst: a finder's at a milestone."""
+        view = self._view
+        in_training, view.in_training = view.in_training, False
+        try:
+            with self._repeats.aside():
+                yield
+        finally:
+            view.in_training = in_training
+
+    @contextmanager
     def _looking_inside(self, count: AbstractContextManager[None] | None) -> Iterator[None]:
         """Around the work on one batch: memory is read before and after each update, too.
 

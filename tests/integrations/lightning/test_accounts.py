@@ -193,6 +193,33 @@ def test_a_finder_among_the_callbacks_is_other_time_and_leaves_no_points(tmp_pat
     assert run.final["other_s"] == pytest.approx(8 * 0.3)
 
 
+class FindsAtMilestones(pl.callbacks.LearningRateFinder):
+    """As Lightning's documentation has one."""
+
+    def on_fit_start(self, *args: Any) -> None:
+        pass
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.lr_find(trainer, pl_module)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_steps_of_a_finder_amid_training_are_none_of_the_run(tmp_path: Path, *, first: bool) -> None:
+    runs = []
+    for callback in (pl.Callback(), FindsAtMilestones(num_training_steps=6, early_stop_threshold=None)):
+        monitor = CostMonitor(infer=False, save_dir=tmp_path / "costs")
+        callbacks = [callback, monitor] if first else [monitor, callback]
+        fit = trainer(pl, *callbacks, default_root_dir=tmp_path, log_every_n_steps=4, num_sanity_val_steps=0)
+        fit.fit(classifier(pl), data(64))
+        assert monitor.run is not None
+        runs.append(monitor.run)
+    plain, found = runs
+    for column in ("batches", "steps", "optimizer_steps", "samples", "flop"):
+        assert found.final[column] == plain.final[column] is not None, column
+    assert found.header["missing"].keys() == plain.header["missing"].keys()
+    assert found.points["trigger"].to_list() == plain.points["trigger"].to_list()
+
+
 @pytest.mark.integration
 def test_the_batch_size_finder_leaves_no_points(tmp_path: Path) -> None:
     class Sized(type(classifier(pl))):  # type: ignore[misc]
