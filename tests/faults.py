@@ -85,7 +85,11 @@ def moments(place: Place) -> Iterator[int]:
     yield from sorted({0, 1, place.calls // 2, place.calls - 1} & set(range(place.calls)))
 
 
-def with_fault(place: Place, at: int, work: Callable[[], Any]) -> tuple[Any, bool]:
+def _fault() -> None:
+    raise Fault
+
+
+def with_fault(place: Place, at: int, work: Callable[[], Any], fault: Callable[[], None] = _fault) -> tuple[Any, bool]:
     """What `work` returns while one call of a function of ours raises, and whether it came to that."""
     calls, raised = 0, False
 
@@ -96,7 +100,7 @@ def with_fault(place: Place, at: int, work: Callable[[], Any]) -> tuple[Any, boo
         calls += 1
         if calls == at + 1:
             raised = True
-            raise Fault(place.name)
+            fault()
 
     sys.settrace(trace)
     try:

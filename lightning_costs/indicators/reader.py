@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast, final
 
 from lightning_costs.indicators.base import Derived, FromSample, Indicator, Measured, topological_order
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.pricing.tariff import Tariff
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
@@ -87,6 +88,7 @@ class IndicatorReader:
             try:
                 indicator.close()
             except Exception as error:  # noqa: BLE001 - closing must not fail a finished run
+                reraise_from_signal(error)
                 _log.warning("%s could not be closed: %r", indicator.name, error)
         self._setting.detach()
 
@@ -209,7 +211,8 @@ class IndicatorReader:
                 derived.of(dict.fromkeys(derived.needs, 0.0), tariff)
             except Missing as error:
                 why[derived.name] = str(error)
-            except Exception:  # noqa: BLE001 - the first real window raises it again
+            except Exception as error:  # noqa: BLE001 - the first real window raises it again
+                reraise_from_signal(error)
                 continue
         return {column: why[column] for column in columns if column in why}
 
@@ -290,6 +293,8 @@ class IndicatorReader:
 
     def _lose(self, indicator: Indicator, error: Exception) -> None:
         expected = isinstance(error, Missing)
+        if not expected:
+            reraise_from_signal(error)
         # The text of a user's exception may hold anything: it is for the log, as a header travels.
         self.missing = {**self.missing, indicator.name: str(error) if expected else by_type(error)}
         # Diagnostics that become missing with an indicator for the same reason are recorded in the header only.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from lightning_costs.patching.fail_safe import fail_safe, never_harmful
+from lightning_costs.patching.fail_safe import fail_safe, never_harmful, reraise_from_signal
 from lightning_costs.probes.loaders import training_set
 from lightning_costs.probes.opcount.detached import DetachedOpCounter
 from lightning_costs.probes.phases import Phases
@@ -67,6 +67,8 @@ class Session:
 
     def disable(self) -> None:
         """Something went wrong in here: say so once, and leave the training alone from now on."""
+        if isinstance(error := sys.exception(), Exception):
+            reraise_from_signal(error)
         self.broken, self.alike = True, None
         with suppress(Exception):
             self.take_off()

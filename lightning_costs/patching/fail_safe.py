@@ -145,6 +145,12 @@ def raised_by_signal(error: BaseException) -> bool:
     return False
 
 
+def reraise_from_signal(error: Exception) -> None:
+    """Raise what a handler of a signal raised; any other error is the caller's to handle."""
+    if raised_by_signal(error):
+        raise error
+
+
 def _code_of(handler: Any) -> Any:
     """The code of a function, of a method, of a partial of them, or of what is called as one."""
     function = getattr(handler, "func", handler)

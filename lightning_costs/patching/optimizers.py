@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim import Optimizer
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.patching.frames import method_owner
 from lightning_costs.patching.patches import Hook, Patches
 
@@ -249,6 +250,7 @@ def _moment(timed: Updating, report: Callable[[], object]) -> Callable[..., None
             if timed.on:
                 report()
         except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+            reraise_from_signal(error)
             timed.lose(error)
 
     return hook
@@ -266,6 +268,7 @@ def between(
                 if on := timed.on:
                     begins()
             except Exception as error:  # noqa: BLE001 - a moment that is lost must not end the training
+                reraise_from_signal(error)
                 timed.lose(error)
             if not on:
                 return original(*args, **kwargs)
@@ -275,6 +278,7 @@ def between(
                 try:
                     ends()
                 except Exception as error:  # noqa: BLE001 - as above
+                    reraise_from_signal(error)
                     timed.lose(error)
 
         return call
@@ -318,6 +322,7 @@ def hook_step(
             hook = Hook(_outermost(takes_all, [optimizer, *within]) if within or _may_nest(optimizer) else takes_all)
             handle = getattr(optimizer, name)(hook) if takes else None
         except Exception as error:  # noqa: BLE001 - an optimizer of the user's that takes no hooks
+            reraise_from_signal(error)
             _log.debug("the step of %s is shadowed: %s raised %r", type(optimizer).__name__, name, error)
             handle = None
         if handle is not None:

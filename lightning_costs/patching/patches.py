@@ -14,7 +14,7 @@ from operator import itemgetter
 from types import BuiltinMethodType
 from typing import Any, final
 
-from lightning_costs.patching.fail_safe import carefully
+from lightning_costs.patching.fail_safe import carefully, reraise_from_signal
 
 _log = logging.getLogger("lightning_costs")
 
@@ -263,6 +263,7 @@ class Patches:
             shadow = _put(owner, name, call, original, before=instance_attribute(owner, name))
         except Exception as error:  # noqa: BLE001 - an object of the user's that takes no attributes
             self._uncover(state)
+            reraise_from_signal(error)
             _log.debug("%s.%s is not watched: it takes no attribute: %r", type(owner).__name__, name, error)
             return
         self._shadows += [*(state.puts if state.shadows == 1 else ()), shadow]
@@ -285,6 +286,7 @@ class Patches:
                 state.cover()
                 state.puts[0].state = state  # type: ignore[attr-defined]
             except Exception as error:  # noqa: BLE001 - then its shadows say how they are pickled themselves
+                reraise_from_signal(error)
                 _log.debug("%s is pickled with what shadows it: %r", type(owner).__name__, error)
         state.shadows += 1
         return state

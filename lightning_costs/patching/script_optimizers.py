@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.patching.optimizers import caller_of, inner_optimizers, optimizers_among, steps_within
 from lightning_costs.patching.patches import Patches
 
@@ -86,6 +87,7 @@ class ScriptOptimizers:
             updates = () if id(optimizer) in known else self._updated(optimizer)
             is_part = steps_within(known)
         except Exception as error:  # noqa: BLE001 - one of the user's that cannot be inspected
+            reraise_from_signal(error)
             _log.debug("%s is left alone: %r", type(optimizer).__name__, error)
             return
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.batch import (
     BatchInfo,
     Sign,
@@ -239,6 +240,7 @@ class BatchCounter:
             samples = reading.of(batch, signature)
             reading.add(1, samples)
         except Exception as error:  # noqa: BLE001 - a batch that cannot be read costs its count alone
+            reraise_from_signal(error)
             reading.why = type_only(f"a batch could not be read: {HOW}", error)
         if reading.why is None:
             return samples
@@ -253,6 +255,7 @@ class BatchCounter:
         try:
             return self._counted(batch, seen, done=done)
         except Exception as error:  # noqa: BLE001 - a batch that cannot be read costs its count alone
+            reraise_from_signal(error)
             self._readings[0].why = self.why = type_only(f"a batch could not be read: {HOW}", error)
             return None
 
@@ -291,6 +294,7 @@ class BatchCounter:
             if count < 0:
                 raise Missing(f"expected a count of 0 or more, got {count}")
         except Exception as error:  # noqa: BLE001 - the user's function must not kill the user's training
+            reraise_from_signal(error)
             if what not in self._notes:
                 self._notes[what] = type_only(f"{what} failed on a batch, so its count is missing", error)
             return None
@@ -301,6 +305,7 @@ def _plan_of(loader: Any) -> Plan:
     try:
         return plan_of(loader)
     except Exception as error:  # noqa: BLE001 - a loader of the user's
+        reraise_from_signal(error)
         _log.info("a loader could not be asked for its batch size: %r", error)
         return Plan()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, cast, final, runtime_checkable
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.records.inference import Inference
 from lightning_costs.records.samples import RankInfo
 from lightning_costs.records.time_buckets import TimeBuckets
@@ -120,4 +121,5 @@ class ProbeContext:
             try:
                 probe.detach()
             except Exception as error:  # noqa: BLE001 - letting go must not fail a finished run
+                reraise_from_signal(error)
                 _log.warning("%s could not be detached: %r", kind.__name__, error)

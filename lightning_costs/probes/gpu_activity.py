@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.energy.gpu_device import open_nvml, training_devices
@@ -172,6 +173,7 @@ class GpuActivity:
         try:
             self._read()
         except Exception as error:  # noqa: BLE001 - a driver that stops answering must not end the training
+            reraise_from_signal(error)
             self.failed = f"NVML's GPM metrics stopped answering ({type(error).__name__}: {error})"
 
     def _read(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 import torch
 from torch import nn
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.device_peaks import wait
 from lightning_costs.probes.example_batch import resize_batch, to_device
@@ -62,6 +63,7 @@ def benchmark_inference(
             copied, *call = twin.of((module, args, dict(kwargs)))
             twin.hooks(module)
         except Exception as error:  # noqa: BLE001 - a model that cannot be copied must not end the user's run
+            reraise_from_signal(error)
             why = str(error) if isinstance(error, Missing) else f"the model cannot be copied: {type(error).__name__}"
             return Inference(batch_samples=samples or 0, missing=dict.fromkeys(_FIELDS, why))
         if samples is None:
@@ -141,6 +143,7 @@ class Trial:
         except Missing as missing:
             why = str(missing)
         except Exception as error:  # noqa: BLE001 - a model that cannot run so must not end the user's run
+            reraise_from_signal(error)
             what = "a forward pass in eval mode failed"
             why = f"{what}: {by_type(error)}"
             if why not in self._missing.values():  # the log needs its text once
@@ -263,6 +266,7 @@ class Trial:
         try:
             return meter()
         except Exception as error:  # noqa: BLE001 - a meter that fails takes no throughput with it
+            reraise_from_signal(error)
             self._missing["energy_j"] = type_only("the energy meter failed", error)
             return None
 

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar, final
 
 import torch
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_timeline import CudaEvents, EventSource
@@ -381,6 +382,7 @@ class DevicePhases(Phases, Generic[E]):
                 self._marks.append((ended, self._events.record()))
                 return
         except Exception as error:  # noqa: BLE001 - whatever the driver raises, the user's step continues
+            reraise_from_signal(error)
             self.why = type_only("an event could not be recorded", error)
         self._release(self._marks)  # a graph is captured: an event in it would be the graph's
         self._marks, self.on = [], False

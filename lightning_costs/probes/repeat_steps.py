@@ -47,6 +47,7 @@ from typing import Any, Protocol, TypeVar, final
 import torch
 from torch import nn
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.batch import BatchInfo, Signature, inspect_batch
 from lightning_costs.records.time_buckets import TimeBuckets
 
@@ -134,7 +135,8 @@ class Gradients:
             found = list(self._module.parameters())
             every = max(1, len(found) // _LOOKED_AT)
             self._some = [weakref.ref(parameter) for parameter in found[::every]]
-        except Exception:  # noqa: BLE001 - a module that does not list its parameters: then nothing is known of them
+        except Exception as error:  # noqa: BLE001 - a module that does not list its parameters: then nothing is known of them
+            reraise_from_signal(error)
             self._some = []
 
     def count(self) -> int:
@@ -279,7 +281,8 @@ class RepeatedStepFastPath:
                 try:  # the commonest form in this very frame
                     plain = type(batch) in _PLAIN and tuple(map(_SHAPE_AND_DTYPE, batch)) == self._signature
                     self.same = plain or same_signature(batch, self._signature)
-                except Exception:  # noqa: BLE001 - a batch that cannot be inspected is recorded in full, and logged there
+                except Exception as error:  # noqa: BLE001 - a batch that cannot be inspected is recorded in full, and logged there
+                    reraise_from_signal(error)
                     self.same = False
                 if self.same:
                     due = self.left == self.timed_left

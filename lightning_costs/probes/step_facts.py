@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.device_peaks import find_peak
 from lightning_costs.probes.opcount.counter import StepOpCounter
@@ -43,6 +44,7 @@ class StepFacts:
                 if fact := read():
                     facts[name] = fact
             except Exception as error:  # noqa: BLE001 - a model may have any form
+                reraise_from_signal(error)
                 self._lacks(name, error)
 
         if watched is not None:

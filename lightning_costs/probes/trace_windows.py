@@ -14,6 +14,7 @@ from typing import Any, Self, final
 import torch
 from torch._C._autograd import DeviceType
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.opcount.strata import COVERAGE, Estimate
@@ -131,6 +132,7 @@ class TraceWindows:
                 self._cover(profile)
             except Exception as error:  # noqa: BLE001 - whatever a profiler raises, training continues
                 self._fail(error)
+                reraise_from_signal(error)
             self._batches, self._graphs = [[0]], compiled_graphs()
             self._spent(began_s)
 
@@ -162,6 +164,7 @@ class TraceWindows:
                     self._read(self._end())
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
+                reraise_from_signal(error)
             self._spent(began_s)
             self._last_s = 2 * (self.took_s - before_s)
         self._begin_at(APART * max(done, FIRST_AT))
@@ -178,6 +181,7 @@ class TraceWindows:
                 self._end()
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
+                reraise_from_signal(error)
             self._spent(began_s)
         self._begin_at(self.next + FIRST_AT)
 

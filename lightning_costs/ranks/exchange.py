@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.ranks.aggregator import JobWindow, RankAggregator
 from lightning_costs.ranks.snapshot import NO_BLOCKS, RankTotals, decode, encode
 from lightning_costs.records.declaration import Declaration
@@ -141,6 +142,7 @@ class Exchange:
                 note = self._token + encode(snapshot, self._totals.columns)
                 self._store.set(self._key(self._rank, self.points), note)  # type: ignore[arg-type]  # bytes pass
             except Exception as error:  # noqa: BLE001 - rank 0 has ended; this rank's training must continue
+                reraise_from_signal(error)
                 self._fail(error)
 
     def publish_statics(self, statics: Mapping[str, Amount]) -> None:
@@ -149,6 +151,7 @@ class Exchange:
             try:
                 self._store.set(f"{self._prefix}/statics/{self._rank}", json.dumps(dict(statics)))
             except Exception as error:  # noqa: BLE001 - rank 0 has ended
+                reraise_from_signal(error)
                 self._fail(error)
 
     def publish_oom(self, facts: Mapping[str, Any]) -> None:
@@ -156,6 +159,7 @@ class Exchange:
         try:
             self._store.set(f"{self._prefix}/oom/0", json.dumps(dict(facts)))
         except Exception as error:  # noqa: BLE001 - rank 0 has ended
+            reraise_from_signal(error)
             self._fail(error)
 
     def oom_elsewhere(self) -> dict[str, Any]:
@@ -228,6 +232,7 @@ class Exchange:
                     late = roll.unwatched_ranks(self.points - before)
                     self._read_those_of(roll, late, self.points - before)
         except Exception as error:  # noqa: BLE001 - whatever a store or a stranger's snapshot raises
+            reraise_from_signal(error)
             self._fail(error)
 
     def _read_those_of(self, roll: RankAggregator, ranks: Iterable[int], point: int) -> None:
@@ -275,6 +280,7 @@ class Exchange:
         try:
             return dict(json.loads(self._store.get(key))) if self.failed is None and self._store.check([key]) else {}
         except Exception as error:  # noqa: BLE001 - whatever a store raises
+            reraise_from_signal(error)
             self._fail(error)
             return {}
 
@@ -306,5 +312,6 @@ class Exchange:
                     return {}
                 time.sleep(_PAUSE_S)
         except Exception as error:  # noqa: BLE001 - rank 0 has ended
+            reraise_from_signal(error)
             self._fail(error)
             return {}

@@ -9,6 +9,7 @@ from functools import partial
 from io import BytesIO
 from typing import Any, Literal, final, get_args
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.records.declaration import Declaration
 from lightning_costs.records.samples import Amount, CurvePoint
 from lightning_costs.run.timeline_svg import timeline_svg
@@ -189,6 +190,7 @@ def _carefully(tell: Callable[[], None], failed: str) -> None:
     try:
         tell()
     except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+        reraise_from_signal(error)
         _log.warning("%s: %r", failed, error)
 
 
@@ -265,6 +267,7 @@ def tag_mlflow_runs(loggers: Iterable[Any], header: Mapping[str, Any]) -> None:
                 for name, item in tags.items():
                     logger.experiment.set_tag(logger.run_id, name, item)
             except Exception as error:  # noqa: BLE001 - a vendor's failure must not touch the training
+                reraise_from_signal(error)
                 _log.warning("MLflow run could not be tagged: %r", error)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, final
 
 from lightning_costs.integrations.alerts import BudgetAlert, OnAlert, send
 from lightning_costs.integrations.lightning.compat import Callback
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.clock import now_s
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.forecast import Forecast
@@ -48,7 +49,8 @@ def _never_harmful(hook: Callable[..., None]) -> Callable[..., None]:
             hook(self, *args, **kwargs)
         except ValueError:  # limits that cannot be enforced
             raise
-        except Exception:  # noqa: BLE001 - an internal error must not end the training
+        except Exception as error:  # noqa: BLE001 - an internal error must not end the training
+            reraise_from_signal(error)
             self._active = False
             _log.exception("the budget is no longer enforced; training continues without it. Please report this")
 
@@ -281,7 +283,8 @@ class CostBudget(Callback):
             return recorder.hooks.points.unenforceable_limits(self.limits)
         except ValueError as error:
             return str(error)
-        except Exception:  # noqa: BLE001 - the others wait in the broadcast
+        except Exception as error:  # noqa: BLE001 - the others wait in the broadcast
+            reraise_from_signal(error)
             _log.exception("the budget is no longer enforced; training continues without it. Please report this")
             self._watched = None  # looking at it says so
             return None
@@ -293,7 +296,8 @@ class CostBudget(Callback):
                 _log.error("the budget is no longer enforced: measuring stopped, for the reason above")
                 return math.inf, False
             return self._looked(self._watched, evaluated=evaluated)
-        except Exception:  # noqa: BLE001 - the others wait in the broadcast
+        except Exception as error:  # noqa: BLE001 - the others wait in the broadcast
+            reraise_from_signal(error)
             _log.exception("the budget is no longer enforced; training continues without it. Please report this")
             return math.inf, False
 

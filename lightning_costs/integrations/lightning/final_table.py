@@ -10,6 +10,7 @@ from io import StringIO
 from itertools import dropwhile
 from typing import Any, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.patching.patches import Patches
 from lightning_costs.recording.recorder import Recorder
 from lightning_costs.records.formatting import MISSING
@@ -64,6 +65,7 @@ def try_print_summary(recorder: Recorder, run: RunRecord | None) -> None:
     try:
         print_summary(recorder, run)
     except Exception as error:  # noqa: BLE001 - a closed terminal, or one with ASCII only
+        reraise_from_signal(error)
         _log.warning("the summary of costs could not be printed: %r", error)
 
 

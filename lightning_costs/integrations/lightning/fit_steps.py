@@ -11,7 +11,7 @@ from lightning_costs.integrations.deepspeed.engine import engine_setup
 from lightning_costs.integrations.lightning.fit_points import FitPoints
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
 from lightning_costs.integrations.session import Session, SessionPart
-from lightning_costs.patching.fail_safe import fail_safe
+from lightning_costs.patching.fail_safe import fail_safe, reraise_from_signal
 from lightning_costs.probes.pipeline.detect import find_pipelines
 from lightning_costs.probes.repeat_steps import loss_elements, summarize_events
 
@@ -59,6 +59,7 @@ class FitSteps(SessionPart):
         try:
             self._session.hooks.run.watch_pipeline(found[0])
         except Exception as error:  # noqa: BLE001 - an engine of an unknown version: the other costs are measured
+            reraise_from_signal(error)
             _log.warning("the pipeline among the module's attributes is not watched: %r", error)
 
     def _epoch_begins(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, final
 from lightning_costs.integrations.lightning.row_patches import RowListener, RowPatches
 from lightning_costs.integrations.lightning.step_patches import StepListener, StepPatches
 from lightning_costs.integrations.lightning.trainer_view import TrainerView
-from lightning_costs.patching.fail_safe import never_harmful
+from lightning_costs.patching.fail_safe import never_harmful, raised_by_signal
 from lightning_costs.patching.patches import ABSENT, Patches, instance_attribute
 from lightning_costs.probes.clock import now_s
 from lightning_costs.recording.step_hooks import StepHooks
@@ -154,11 +154,17 @@ class TrainerHooks:
     def uninstall(self) -> None:
         """Lift the patches; the listener receives nothing more."""
         self._view.in_training = False
+        meant_for_the_script = None
         for lift in (self._rows.uninstall, self._steps.uninstall, self._patches.restore):
             try:
                 lift()
             except Exception as error:  # noqa: BLE001 - the others came off, and nothing can be done about it
-                _log.warning("something of the measuring could not be taken off the trainer: %r", error)
+                if raised_by_signal(error):
+                    meant_for_the_script = error
+                else:
+                    _log.warning("something of the measuring could not be taken off the trainer: %r", error)
+        if meant_for_the_script is not None:
+            raise meant_for_the_script
 
     def _booked(self, account: str, caller: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         accounts, name = self._accounts, type(caller).__name__

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.records.hyperparameters import Plain, plain_hyperparameters
 
 
@@ -126,6 +127,7 @@ def saved_hyperparameters(trainer: Any, pl_module: Any) -> dict[str, Plain]:
         if owner is not None and "_hparams" in getattr(owner, "__dict__", {}):
             try:
                 found |= plain_hyperparameters(owner.hparams)
-            except Exception:  # noqa: BLE001 - whatever the user's object holds, its training continues
+            except Exception as error:  # noqa: BLE001 - whatever the user's object holds, its training continues
+                reraise_from_signal(error)
                 continue
     return found

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.clock import now_s
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.probes.energy.amdsmi import AmdEnergy
@@ -163,6 +164,7 @@ class EnergyMeters:
             except Missing as missing:
                 meters[component] = missing
             except Exception as error:  # noqa: BLE001 - one vendor's fault leaves the others' meters
+                reraise_from_signal(error)
                 meters[component] = Missing(f"{component} energy: {type(error).__name__}: {error}", warn=True)
         return cls(meters, setting.accounts, share)
 
@@ -177,6 +179,7 @@ class EnergyMeters:
         try:
             meter.detach()
         except Exception as error:  # noqa: BLE001 - a library that cannot be left must not fail a run
+            reraise_from_signal(error)
             _log.debug("the meter of %s energy could not be closed: %r", component, error)
 
     def has(self, component: str) -> bool:
@@ -258,6 +261,7 @@ class EnergyMeters:
             except Missing as missing:
                 self._lose(component, meter, missing)
             except Exception as error:  # noqa: BLE001 - whatever a vendor's library raises, training continues
+                reraise_from_signal(error)
                 self._lose(component, meter, Missing(f"{type(error).__name__}: {error}", warn=True))
             else:
                 self._joules[component] += joules

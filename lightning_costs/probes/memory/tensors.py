@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.patching.optimizers import gradients_of, inner_optimizers, master_weights, parameters_of
 from lightning_costs.probes.context import ProbeContext
 from lightning_costs.records.missing import Missing, type_only
@@ -227,6 +228,7 @@ class TensorMemory:
             assert self._setting.module is not None
             self._note(memory_breakdown(self._setting.module, self._setting.optimizers()))
         except Exception as error:  # noqa: BLE001 - a look must not end the user's step
+            reraise_from_signal(error)
             self.failed = type_only("reading memory inside a step failed", error)
             self.watching = False
 

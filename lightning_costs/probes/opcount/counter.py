@@ -16,6 +16,7 @@ from typing import Any, Self, final
 import torch
 from torch import nn
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.context import Count, ProbeContext
 from lightning_costs.probes.memory.storage_tracker import StepMemory, StorageTracker
 from lightning_costs.probes.memory.tensors import storages, tensors_by_kind
@@ -225,9 +226,10 @@ class StepOpCounter(OpCounting):
             stack.enter_context(watch_triton_launches(watch.launched))
             stack.enter_context(watch)
         except Exception as error:  # noqa: BLE001 - whatever the tensors are, the user's step continues
+            stack.close()
+            reraise_from_signal(error)
             self.failed = type_only("a step could not be watched", error)
             watch = None
-            stack.close()
         self.censuses += 1
         if watch is None:
             yield
@@ -330,6 +332,7 @@ class StepOpCounter(OpCounting):
         try:
             self._hold(self._following)
         except Exception as error:  # noqa: BLE001 - as above
+            reraise_from_signal(error)
             self._following, self.failed = None, type_only("reading memory inside a counted step failed", error)
 
     def _remember(self, key: Hashable, memory: StepMemory) -> None:

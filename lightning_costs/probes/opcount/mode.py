@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.device_peaks import tf32
 from lightning_costs.probes.memory.storage_tracker import Phase, StorageTracker
 from lightning_costs.probes.memory.tensors import storages
@@ -171,6 +172,7 @@ class OpCounterMode(TorchDispatchMode):
                 if self._defers_to_shards(func, types, args, kwargs):
                     return NotImplemented
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
+                reraise_from_signal(error)
                 self.failed = type_only("a step could not be watched", error)
         if self._lifetimes is None and getattr(func, "is_view", False):  # half of all operators, and they cost nothing
             return func._op(*args, **kwargs)
@@ -185,6 +187,7 @@ class OpCounterMode(TorchDispatchMode):
                 self._turn(known.is_view, inputs)
                 operator = known
             except Exception as error:  # noqa: BLE001 - whatever an operator looks like, the user's step continues
+                reraise_from_signal(error)
                 self.failed = type_only("a step could not be watched", error)
         self._running += 1
         try:
@@ -195,6 +198,7 @@ class OpCounterMode(TorchDispatchMode):
             try:
                 self._after(operator, func, args, kwargs, inputs, out)
             except Exception as error:  # noqa: BLE001 - as above
+                reraise_from_signal(error)
                 self.failed = type_only(f"{func} could not be watched", error)
         return out
 

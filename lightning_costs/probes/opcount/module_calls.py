@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.example_batch import MOST_EXAMPLE_BYTES, Example, example_of
 from lightning_costs.probes.memory.tensors import tensors_in
 from lightning_costs.records.missing import type_only
@@ -49,6 +50,7 @@ class ModuleCallRecorder:
             self._thread = get_ident()
             _listen(self)
         except Exception as error:  # noqa: BLE001 - a module that does not list its parts is still trained
+            reraise_from_signal(error)
             self.failed = type_only("the module's parts are unknown", error)
         return self
 
@@ -79,6 +81,7 @@ class ModuleCallRecorder:
                 if self._keep and self._kept is None and (kept := example_of(module, args, kwargs)) is not None:
                     self._kept = ref(module), kept.args, kept.kwargs
         except Exception as error:  # noqa: BLE001 - a look at arguments must not end the user's forward pass
+            reraise_from_signal(error)
             self.give_up(error)
         return True
 
@@ -150,6 +153,7 @@ def _called(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
     try:
         seen += [calls for calls in _listeners if calls.begins(module, args, kwargs)]
     except Exception as error:  # noqa: BLE001 - the user's forward pass continues
+        reraise_from_signal(error)
         for calls in _listeners:
             calls.give_up(error)
     if not seen:

@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.pricing.reprice import price_points
 from lightning_costs.records.samples import CurvePoint
 from lightning_costs.run.record import RunRecord
@@ -136,6 +137,7 @@ class RunFolderSink:
             columns = columns_of(self._metrics, self.header["indicators"])
             header = {**read_header(self.path), "quality": list(columns.values())}
         except Exception as error:  # noqa: BLE001 - whatever a reader raises, the training has ended well
+            reraise_from_signal(error)
             _log.warning("the run at %s could not be read back: %s", self.path, error)
             return
         if table and table[0] is not None:
@@ -161,6 +163,7 @@ class RunFolderSink:
                 self._folder.flush()
             write()
         except Exception as error:  # noqa: BLE001 - whatever a disk that fails makes a library raise
+            reraise_from_signal(error)
             self._failed_s = time.monotonic()
             self._written = {}
             if not self._warned:

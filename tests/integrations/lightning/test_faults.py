@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
+import signal
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,12 @@ import pytest
 import torch
 from faults import moments, places, with_fault
 from lightning_models import NAMESPACES, classifier, data, namespace, trainer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from lightning_costs import CostBudget, CostMonitor
 from lightning_costs.integrations.fabric import FabricMonitor, end_runs
+
+MODULE_CALL = torch.nn.Module.__call__
 
 pytestmark = pytest.mark.integration
 
@@ -139,6 +143,76 @@ def test_whatever_of_ours_raises_training_ends_as_without_us(
 ) -> None:
     count, harm = tried(make, name, tmp_path, SOME)
     assert (count > SOME / 2, harm) == (True, [])
+
+
+class TimeIsOver(Exception):  # noqa: N818 - as scripts name it
+    """What a script's own handler of SIGALRM raises."""
+
+
+def on_alarm(*_: object) -> None:
+    raise TimeIsOver
+
+
+def left_in_torch() -> list[str]:
+    """What is on in torch for all of the process."""
+    found = {
+        "a dispatch mode": torch._C._len_torch_dispatch_stack(),
+        "a function mode": torch._C._len_torch_function_stack(),
+        "hooks of all optimizers": len(_global_optimizer_pre_hooks) + len(_global_optimizer_post_hooks),
+        "a call of modules": torch.nn.Module.__call__ is not MODULE_CALL,
+    }
+    return [what for what, amount in found.items() if amount]
+
+
+def swallowed(
+    make: Callable[..., Callable[[], Any]], name: str, folder: Path, some: int | None
+) -> tuple[int, list[str]]:
+    """How many calls of ours a signal interrupted, and those that kept from the script what its handler raised."""
+    logging.getLogger("lightning_costs").disabled = True
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        calls = [
+            (place, at)
+            for place in places(make(name, folder / "places", measured=True))
+            if not place.name.endswith("._died")  # a weak reference calls it: Python ignores what it raises
+            for at in moments(place)
+        ]  # fmt: skip
+        if some is not None:
+            calls = random.Random(7).sample(calls, some)
+        count, kept = 0, []
+        for n, (place, at) in enumerate(calls):
+            try:
+                _, raised = with_fault(place, at, make(name, folder / f"alarm-{n}", measured=True), on_alarm)
+            except TimeIsOver:
+                count += 1
+                kept += [f"{place.name} at call {at + 1} left {what}" for what in left_in_torch()]
+            else:
+                kept += [f"{place.name} at call {at + 1}"] if raised else []
+        return count, kept
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        logging.getLogger("lightning_costs").disabled = False
+        gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "name"), SCRIPTS[::2])
+def test_what_a_handler_of_a_signal_raises_in_our_code_reaches_the_script(
+    make: Callable[..., Callable[[], Any]], name: str, tmp_path: Path
+) -> None:
+    count, kept = swallowed(make, name, tmp_path, SOME)
+    assert (count > SOME / 2, kept) == (True, [])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "name"), SCRIPTS)
+def test_what_a_handler_of_a_signal_raises_anywhere_in_our_code_reaches_the_script(
+    make: Callable[..., Callable[[], Any]], name: str, tmp_path: Path
+) -> None:
+    count, kept = swallowed(make, name, tmp_path, None)
+    print(f"{name}: {count} calls interrupted")
+    assert kept == []
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.probes.opcount.formulas.attention import ATTENTION, ATTENTION_BACKWARD
 from lightning_costs.probes.opcount.formulas.linalg import LINALG
 from lightning_costs.probes.opcount.formulas.products import FFT, PRODUCTS
@@ -141,7 +142,8 @@ def _plain(full_name: str) -> bool:
 def _tried(formula: Callable[..., OpWork | None], *args: Any) -> OpWork | None:
     try:
         return formula(*args)
-    except Exception:  # noqa: BLE001 - shapes that a formula does not expect go uncounted, and are reported as that
+    except Exception as error:  # noqa: BLE001 - shapes that a formula does not expect go uncounted, and are reported as that
+        reraise_from_signal(error)
         return None
 
 
