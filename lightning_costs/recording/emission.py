@@ -330,14 +330,15 @@ class Emission:
         return bool(self._every) and step % self._period == 0 and self._accounts.since_s >= self._next_point_s
 
     def steps_to_point(self, step: int) -> float:
-        """Steps from `step`, as `should_emit` counts them, to the next train point."""
-        return self._period - step % self._period if self._every else math.inf
+        """Steps from `step`, as `should_emit` counts them, to the next train point; infinite while time keeps it off."""
+        if not self._every or self._accounts.since_s < self._next_point_s:
+            return math.inf
+        return self._period - step % self._period
 
     def quiet_after(self, step: int) -> tuple[float, float]:
         """How many steps follow `step` before one at whose end a point may be due, and until when none is due."""
-        if self._every and self._accounts.since_s < self._next_point_s:  # no point until then, whatever the step
-            return math.inf, self._next_point_s
-        return self.steps_to_point(step) - 1, math.inf
+        left = self.steps_to_point(step) - 1
+        return left, self._next_point_s if self._every and math.isinf(left) else math.inf
 
     # What is known between points ---------------------------------------------------------------------------
 
