@@ -330,7 +330,7 @@ class Emission:
         return bool(self._every) and step % self._period == 0 and self._accounts.since_s >= self._next_point_s
 
     def steps_to_point(self, step: int) -> float:
-        """Steps from `step`, as `should_emit` counts them, to the next train point; infinite while time keeps it off."""
+        """Steps from `step`, as `should_emit` counts them, to the next train point; infinite if time keeps it off."""
         if not self._every or self._accounts.since_s < self._next_point_s:
             return math.inf
         return self._period - step % self._period
