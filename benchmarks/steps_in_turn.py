@@ -7,9 +7,10 @@ a monitor over all steps past the warm-up, those that are counted or timed or ma
 rounds and the median step follow. CostMonitor paces some of its work by the time that passes, which is mostly the other
 trainings' here: these paces are slowed down by their number.
 
-    python benchmarks/steps_in_turn.py [--first] [--rounds 8] [--steps 4000] [--every 1 50]
+    python benchmarks/steps_in_turn.py [--first] [--pairs] [--rounds 8] [--steps 4000] [--every 1 50]
 
-`--first` times the first steps, too, from the 21st on, in which points come at any pace.
+`--first` times the first steps, too, from the 21st on, in which points come at any pace. Each training leaves the
+processor's caches cold for the next one; with `--pairs` a monitor takes turns with the training without one alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from io import StringIO
+from itertools import product
 
 import lightning.pytorch as pl
 import torch
@@ -111,7 +113,7 @@ def take_turns(make: dict[str, Callable[[], Callback | None]], steps: int, every
         finally:
             turns.hand_over(place, done=True)
 
-    # Four trainings make the garbage of four: no process with one of them has a full collection in its first steps.
+    # All of them make the garbage of one process: no process with one of them collects all of it in its first steps.
     gc.collect()
     gc.freeze()
     threads = [threading.Thread(target=train, args=it) for it in enumerate(make)]
@@ -126,6 +128,7 @@ def take_turns(make: dict[str, Callable[[], Callback | None]], steps: int, every
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", action="store_true", help="time the first points, too")
+    parser.add_argument("--pairs", action="store_true", help="each monitor in turn with no monitor alone")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, nargs="+", default=[1, 50], help="log_every_n_steps, one after the other")
@@ -139,6 +142,8 @@ def main() -> None:
             "CostMonitor": lambda: CostMonitor(save_dir=folder),
             "ThroughputMonitor": lambda: ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0])),
         }
+        monitors = [name for name in make if name != "no monitor"]
+        groups = [["no monitor", name] for name in monitors] if args.pairs else [list(make)]
         for module, shares, seconds in (
             (emission, ("SHARE_OF_FIRST_POINTS", "SHARE_OF_POINTS"), ("MOST_APART_S", "MIN_READ_INTERVAL_S")),
             (reader, (), ("MIN_READ_INTERVAL_S", "MAX_READ_INTERVAL_S")),
@@ -147,14 +152,14 @@ def main() -> None:
             (step_monitor, (), ("LEAST_WATCHED_APART_S",)),
         ):
             paces: dict[str, float] = vars(module)
-            paces.update({name: paces[name] / len(make) for name in shares})
-            paces.update({name: paces[name] * len(make) for name in seconds})
+            paces.update({name: paces[name] / len(groups[0]) for name in shares})
+            paces.update({name: paces[name] * len(groups[0]) for name in seconds})
         for every in args.every:
             skipped = WARMUP_STEPS if args.first else FIRST_POINTS * every + 60
             means: dict[str, list[float]] = {name: [] for name in make}
             steps: dict[str, list[float]] = {name: [] for name in make}
-            for r in range(args.rounds):
-                order = list(make)[r % len(make) :] + list(make)[: r % len(make)]  # who comes first in the memory
+            for r, group in product(range(args.rounds), groups):
+                order = group[r % len(group) :] + group[: r % len(group)]  # who comes first in the memory
                 times = take_turns({name: make[name] for name in order}, args.steps + skipped, every)
                 for name, took_s in times.items():
                     pairs = zip(took_s[skipped:], times["no monitor"][skipped:], strict=True)
@@ -163,7 +168,7 @@ def main() -> None:
                     steps[name].extend(added if name != "no monitor" else [1e6 * each for each in took_s[skipped:]])
             print(f"\nlogging every {every} step(s): {statistics.median(steps['no monitor']):.0f} us a step")
             print(f"{'adds, us a step':24}{'mean':>8}{'of rounds':>18}{'median step':>14}")
-            for name in list(make)[1:]:
+            for name in monitors:
                 between = f"{min(means[name]):.0f} to {max(means[name]):.0f}"
                 middle = statistics.median(steps[name])
                 print(f"{name:24}{statistics.fmean(means[name]):8.0f}{between:>18}{middle:14.0f}")
