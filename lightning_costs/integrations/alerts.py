@@ -12,7 +12,6 @@ from typing import Any, Literal, final
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from lightning_costs.patching.fail_safe import reraise_from_signal
 from lightning_costs.records.secrets import harmless_name
 
 #: Seconds for which the end of the process waits for an alert that is on its way, and a webhook for its server.
@@ -65,7 +64,6 @@ def _call(alert: BudgetAlert, to: OnAlert) -> None:
     try:
         to(alert)
     except Exception as error:  # noqa: BLE001 - the user's function, or a remote server
-        reraise_from_signal(error)
         # Its type alone: the words may hold the address, which is a secret.
         _log.warning("an alert of the budget could not be sent: %s", type(error).__name__)
 
